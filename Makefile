@@ -1,0 +1,56 @@
+# Everything a contributor runs. Needs Go, make and git; `make help` lists it.
+
+.DEFAULT_GOAL := help
+SHELL := /usr/bin/env bash -euo pipefail
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -s -w -X k8s.io/component-base/version.gitVersion=$(VERSION)
+# A stamp of the commit would relink every binary at every commit; the version
+# comes in through LDFLAGS.
+export GOFLAGS := -buildvcs=false
+
+SCENARIO ?= test/sandbox/scenarios/metro.yaml
+REPORT ?= build/demo.json
+
+.PHONY: help
+help: ## Show this help
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: ## Bring up a three-provider cluster on this machine and show netlatency at work (SCENARIO=file, REPORT=file, DEMO_ONCE=1)
+	@mkdir -p build/bin
+	@export DEMO_BEGAN=$$(date +%s); go build -o build/bin/demo ./hack/demo && SCENARIO=$(SCENARIO) REPORT=$(REPORT) build/bin/demo
+
+.PHONY: build
+build: ## Build the scheduler and the agent into build/bin
+	go build -ldflags "$(LDFLAGS)" -o build/bin/agent ./cmd/agent
+	go build -ldflags "$(LDFLAGS)" -o build/bin/scheduler ./cmd/scheduler
+
+.PHONY: test
+test: verify lint test-unit test-integration ## Run everything that .ci/run runs
+
+.PHONY: test-unit
+test-unit: ## Unit tests, with the race detector on what is concurrent
+	hack/test-unit.sh
+
+.PHONY: test-integration
+test-integration: ## Tests on real parts: API server, KubeRay, kwok, agents and scheduler in a sandbox
+	hack/test-integration.sh
+
+.PHONY: bench
+bench: ## Benchmarks beside their baselines, into build/bench.json
+	hack/bench.sh
+
+.PHONY: lint
+lint: ## golangci-lint and go vet
+	go vet ./...
+	hack/lint.sh
+
+.PHONY: generate
+generate: ## Write generated code anew
+	hack/update-codegen.sh
+	hack/update-scenario-schema.sh
+
+.PHONY: verify
+verify: ## Check that generated code, modules and formatting are as committed
+	hack/verify.sh

@@ -1,0 +1,186 @@
+package v1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// +k8s:deepcopy-gen:interfaces=k8s.io/apimachinery/pkg/runtime.Object
+
+// NetLatencyArgs configures the NetLatency plugin of one scheduler profile.
+// Durations are written as Go writes them, for instance 10s, 2m or 100us.
+type NetLatencyArgs struct {
+	metav1.TypeMeta `json:",inline"`
+
+	// Source is where the latency matrix comes from. At most one member may be
+	// set. The default is agents with its own defaults.
+	Source Source `json:"source,omitzero"`
+	// Window is the span of time that a pair's statistics cover, up to 1h.
+	// Agents are asked for it and give at most what they keep. The default, 0s,
+	// is the agents' own window.
+	Window *metav1.Duration `json:"window,omitempty"`
+	// StaleAfter is the age of a pair's newest sample beyond which its
+	// measurement no longer counts and the next basis (the reverse direction,
+	// then the nodes' groups) answers for it. At least the source's interval,
+	// at most 24h. The default is 2m.
+	StaleAfter *metav1.Duration `json:"staleAfter,omitempty"`
+	// Statistic makes one latency out of a pair's distribution.
+	Statistic Statistic `json:"statistic,omitzero"`
+	// Hysteresis keeps a pair's latency still while it moves only by noise.
+	Hysteresis Hysteresis `json:"hysteresis,omitzero"`
+	// Band is the difference of cost within which nodes count as equally near;
+	// among those the other score plugins choose.
+	Band Band `json:"band,omitzero"`
+	// ProviderLabels are node labels that name the provider of a node; the
+	// first that a node has counts, and without any the scheme of its
+	// spec.providerID. Provider, topology.kubernetes.io/region and
+	// topology.kubernetes.io/zone together are a node's group. The default is
+	// netlatency.io/provider, claudie.io/provider; an empty list leaves only
+	// spec.providerID.
+	// +listType=atomic
+	ProviderLabels []string `json:"providerLabels"` // no omitempty: empty differs from absent
+	// Targets are what pods may want to be near, each under a name of its own.
+	// The default is none, and the plugin then scores nothing.
+	// +listType=map
+	// +listMapKey=name
+	Targets []Target `json:"targets,omitempty"`
+	// Rules say which pods want which targets. The first rule that matches a
+	// pod counts, and a pod that none matches has no targets. With no rules at
+	// all, the default, every pod wants every target.
+	// +listType=atomic
+	Rules []Rule `json:"rules,omitempty"`
+}
+
+// Source is where the latency matrix comes from.
+type Source struct {
+	// Agents reads the probe agents directly.
+	Agents *AgentsSource `json:"agents,omitempty"`
+}
+
+// AgentsSource finds the probe agents behind a headless Service and reads the
+// /matrix of each.
+type AgentsSource struct {
+	// Namespace is the namespace of the agents' headless Service. The default
+	// is netlatency.
+	Namespace string `json:"namespace,omitempty"`
+	// Service is the name of the agents' headless Service. The default is
+	// netlatency-agent.
+	Service string `json:"service,omitempty"`
+	// Port is the name of the Service's port that serves /matrix. The default
+	// is http.
+	Port string `json:"port,omitempty"`
+	// Interval is the time from one round of reads to the next, from 1s to 10m.
+	// The default is 10s.
+	Interval *metav1.Duration `json:"interval,omitempty"`
+	// Timeout bounds the read of one agent, from 100ms to the interval. The
+	// default is 3s.
+	Timeout *metav1.Duration `json:"timeout,omitempty"`
+}
+
+// Statistic makes one latency out of the distribution of a pair's round trips:
+// mean + tailWeight · p99 + loss · lossPenalty.
+type Statistic struct {
+	// TailWeight is the share of the 99th percentile that is added to the mean,
+	// from 0 to 1. It stands for inconsistency: of two paths with the same mean
+	// the steadier one is nearer. The default is 0.1.
+	TailWeight *float64 `json:"tailWeight,omitempty"`
+	// LossPenalty is the latency that a certain loss costs, up to 1m. The
+	// default is 200ms, a retransmission timeout of TCP.
+	LossPenalty *metav1.Duration `json:"lossPenalty,omitempty"`
+}
+
+// Hysteresis is what a pair's latency must move by, both ratio and floor,
+// before the change is taken over.
+type Hysteresis struct {
+	// Ratio is relative to the latency that is held, from 0 up to but not
+	// including 1. The default is 0.15.
+	Ratio *float64 `json:"ratio,omitempty"`
+	// Floor is absolute, up to 1s. The default is 100us.
+	Floor *metav1.Duration `json:"floor,omitempty"`
+}
+
+// Band is the larger of floor and ratio times the best cost.
+type Band struct {
+	// Ratio is relative to the best cost, from 0 to 1. The default is 0.1.
+	Ratio *float64 `json:"ratio,omitempty"`
+	// Floor is absolute, up to 1s. The default is 100us.
+	Floor *metav1.Duration `json:"floor,omitempty"`
+}
+
+// Aggregation makes one latency out of the latencies to a target's replicas.
+// +enum
+type Aggregation string
+
+const (
+	// AggregationMean suits load that is spread over all replicas, as a
+	// ClusterIP does.
+	AggregationMean Aggregation = "Mean"
+	// AggregationNearest suits clients that any replica can serve.
+	AggregationNearest Aggregation = "Nearest"
+	// AggregationWorst suits requests that fan out to all replicas.
+	AggregationWorst Aggregation = "Worst"
+)
+
+// Target is something that pods may want to be near. Exactly one of pods,
+// nodes and service is set.
+type Target struct {
+	// Name is a DNS label, unique among the targets of a profile; rules,
+	// metrics and messages use it.
+	Name string `json:"name"`
+	// Weight, from 1 to 100, is the target's share in a pod's cost, in
+	// proportion to the sum over its targets: for instance the number of round
+	// trips to it in a request. The default is 1.
+	Weight *int32 `json:"weight,omitempty"`
+	// Aggregation makes one latency out of the latencies to many replicas:
+	// Mean, Nearest or Worst. The default is Mean.
+	Aggregation Aggregation `json:"aggregation,omitempty"`
+	// Quantile, one of 0.5, 0.9 and 0.99, makes that quantile of a pair's round
+	// trips the latency. It needs enough samples in the window, and while there
+	// are too few, as without a quantile, the profile's statistic answers.
+	Quantile *float64 `json:"quantile,omitempty"`
+
+	// Pods makes a target of the ready pods that a selector chooses.
+	Pods *PodsTarget `json:"pods,omitempty"`
+	// Nodes makes a target of nodes, whatever runs on them.
+	Nodes *NodesTarget `json:"nodes,omitempty"`
+	// Service makes a target of the ready pods behind a Service.
+	Service *ServiceTarget `json:"service,omitempty"`
+}
+
+// PodsTarget is the ready pods that a selector chooses, each at its node.
+type PodsTarget struct {
+	// LabelSelector chooses pods by label. It is required and may not be empty.
+	LabelSelector *metav1.LabelSelector `json:"labelSelector,omitempty"`
+	// Namespaces are where to look. Empty, the default, is all namespaces.
+	// +listType=set
+	Namespaces []string `json:"namespaces,omitempty"`
+}
+
+// NodesTarget is the nodes that all given conditions choose. At least one is
+// required.
+type NodesTarget struct {
+	// LabelSelector chooses nodes by label. It may not be empty.
+	LabelSelector *metav1.LabelSelector `json:"labelSelector,omitempty"`
+	// Resource chooses nodes that have some of this resource allocatable, for
+	// instance nvidia.com/gpu.
+	Resource string `json:"resource,omitempty"`
+}
+
+// ServiceTarget is the ready pods that the selector of a Service chooses.
+type ServiceTarget struct {
+	// Namespace is the Service's namespace.
+	Namespace string `json:"namespace"`
+	// Name is the Service's name.
+	Name string `json:"name"`
+}
+
+// Rule gives targets to pods. A pod must match every condition that is given.
+type Rule struct {
+	// PodSelector chooses pods by label. Absent or empty chooses all.
+	PodSelector *metav1.LabelSelector `json:"podSelector,omitempty"`
+	// Namespaces are the pods' namespaces. Empty, the default, is all.
+	// +listType=set
+	Namespaces []string `json:"namespaces,omitempty"`
+	// Targets are names of targets, at least one.
+	// +listType=set
+	Targets []string `json:"targets"`
+}

@@ -1,0 +1,142 @@
+// Command agent is the probe agent of netlatency: it runs on every node,
+// measures the round trips to the others and serves them.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/component-base/cli"
+	cliflag "k8s.io/component-base/cli/flag"
+	"k8s.io/component-base/cli/globalflag"
+	"k8s.io/component-base/featuregate"
+	"k8s.io/component-base/logs"
+	logsapi "k8s.io/component-base/logs/api/v1"
+	_ "k8s.io/component-base/logs/json/register" // --logging-format=json
+	"k8s.io/component-base/term"
+	"k8s.io/component-base/version"
+	"k8s.io/klog/v2"
+
+	"github.com/netlatency/netlatency/pkg/agent"
+)
+
+const program = "netlatency-agent"
+
+func main() { os.Exit(cli.Run(newCommand())) }
+
+func newCommand() *cobra.Command {
+	options := agent.DefaultOptions()
+	logging := logsapi.NewLoggingConfiguration()
+	var kubeconfig string
+
+	cmd := &cobra.Command{
+		Use: program,
+		Long: `The netlatency agent measures the round trips from its node to the nodes of
+the other agents, which it finds in the EndpointSlices of their headless
+Service. It serves them as Prometheus metrics: histograms at /metrics, and at
+/matrix the statistics that the scheduler reads.`,
+		Version: buildVersion(),
+		// Here because it is before logging is set up: what is wrong with the
+		// flags is for a person, as plain lines and not as a log entry.
+		Args: func(cmd *cobra.Command, args []string) error {
+			if err := errors.Join(cobra.NoArgs(cmd, args), options.Validate()); err != nil {
+				return fmt.Errorf("%s cannot start with these arguments:\n%w", program, err)
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			// Without its gates logsapi refuses --logging-format=json.
+			gates := featuregate.NewFeatureGate()
+			if err := logsapi.AddFeatureGates(gates); err != nil {
+				return fmt.Errorf("set up logging: %w", err)
+			}
+			if err := logsapi.ValidateAndApply(logging, gates); err != nil {
+				return fmt.Errorf("set up logging: %w", err)
+			}
+			// Once, so that a second signal ends a process that hangs.
+			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGINT)
+			defer stop()
+			context.AfterFunc(ctx, stop)
+			return run(klog.NewContext(ctx, klog.Background()), options, kubeconfig)
+		},
+	}
+	cmd.SetContext(context.Background())
+	// Not verflag, which says "Kubernetes" before the version.
+	cmd.SetVersionTemplate("{{.Name}} {{.Version}}\n")
+
+	var sets cliflag.NamedFlagSets
+	options.AddFlags(&sets)
+	sets.FlagSet("identity").StringVar(&kubeconfig, "kubeconfig", "", "Kubeconfig file of the cluster. Default: the pod's own ServiceAccount.")
+	logsapi.AddFlags(logging, sets.FlagSet("logs"))
+	globalflag.AddGlobalFlags(sets.FlagSet("global"), program, logs.SkipLoggingConfigurationFlags())
+	sets.FlagSet("global").Bool("version", false, "Print the version and quit.")
+	for _, name := range sets.Order {
+		cmd.Flags().AddFlagSet(sets.FlagSets[name])
+	}
+	columns, _, _ := term.TerminalSize(cmd.OutOrStdout())
+	cliflag.SetUsageAndHelpFunc(cmd, sets, columns)
+	return cmd
+}
+
+func run(ctx context.Context, options agent.Options, kubeconfig string) error {
+	client, err := newClient(kubeconfig)
+	if err != nil {
+		return err
+	}
+	a, err := agent.New(options, buildVersion(), client)
+	if err != nil {
+		return err
+	}
+	return a.Run(ctx)
+}
+
+func newClient(kubeconfig string) (kubernetes.Interface, error) {
+	config, err := clientConfig(kubeconfig)
+	if err != nil {
+		return nil, err
+	}
+	config.UserAgent = program + "/" + buildVersion()
+	// A third of the bytes of JSON; the EndpointSlices of a large cluster are
+	// sent to every agent.
+	config.ContentType = "application/vnd.kubernetes.protobuf"
+	config.AcceptContentTypes = config.ContentType + ",application/json"
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return nil, fmt.Errorf("make a client of the cluster at %s: %w", config.Host, err)
+	}
+	return client, nil
+}
+
+func clientConfig(kubeconfig string) (*rest.Config, error) {
+	if kubeconfig == "" {
+		config, err := rest.InClusterConfig()
+		if err != nil {
+			return nil, fmt.Errorf("find the cluster that this pod is in (give --kubeconfig outside of a pod): %w", err)
+		}
+		return config, nil
+	}
+	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+	if err != nil {
+		return nil, fmt.Errorf("read --kubeconfig %s: %w", kubeconfig, err)
+	}
+	return config, nil
+}
+
+// buildVersion is what the build has set by
+// -ldflags "-X k8s.io/component-base/version.gitVersion=v…".
+func buildVersion() string {
+	set := version.Get().GitVersion
+	if strings.Contains(set, "$Format") {
+		return "v0.0.0-unset" // component-base's own placeholder
+	}
+	return set
+}

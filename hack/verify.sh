@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Checks that what is generated or derived is as committed.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+unformatted=$(git ls-files '*.go' | xargs gofmt -l)
+if [[ -n $unformatted ]]; then
+	echo "not formatted; run gofmt -w on:" >&2
+	echo "$unformatted" >&2
+	exit 1
+fi
+for module in . hack/tools/kwok hack/tools/kuberay hack/tools/lint; do
+	(cd "$module" && go mod verify >/dev/null && go mod tidy -diff)
+done
+hack/verify-codegen.sh
+hack/update-scenario-schema.sh --verify

@@ -1,0 +1,451 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	dto "github.com/prometheus/client_model/go"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes/fake"
+	"k8s.io/klog/v2"
+	"k8s.io/klog/v2/ktesting"
+	clocktesting "k8s.io/utils/clock/testing"
+
+	"github.com/netlatency/netlatency/pkg/exposition"
+	"github.com/netlatency/netlatency/pkg/latency"
+	"github.com/netlatency/netlatency/pkg/probe"
+)
+
+// fakeEngine sends nothing and remembers what it was asked for.
+type fakeEngine struct {
+	mu        sync.Mutex
+	sent      []probe.Probe
+	forgotten []netip.AddrPort
+	refuse    error
+}
+
+func (e *fakeEngine) Send(p probe.Probe) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.refuse != nil {
+		return e.refuse
+	}
+	e.sent = append(e.sent, p)
+	return nil
+}
+
+func (e *fakeEngine) Forget(peer netip.AddrPort) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.forgotten = append(e.forgotten, peer)
+}
+
+func (e *fakeEngine) Counters() probe.Counters {
+	return probe.Counters{KernelSamples: 7, UserSamples: 2, OutOfBracket: 1, SendFailed: 3, Ignored: map[probe.Reason]uint64{probe.Late: 4}}
+}
+
+func (e *fakeEngine) sentTo(address string) (n int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, p := range e.sent {
+		if p.Peer == at(address) {
+			n++
+		}
+	}
+	return n
+}
+
+// fixture is an agent on node-1 with a fake engine, a fake clock and a fake
+// API server. Its run loop is not running unless a test runs it.
+type fixture struct {
+	*Agent
+	t      *testing.T
+	client *fake.Clientset
+	engine *fakeEngine
+	clock  *clocktesting.FakeClock
+	logger klog.Logger
+	ctx    context.Context
+}
+
+func testOptions() Options {
+	o := DefaultOptions()
+	o.NodeName, o.Namespace, o.BindAddress = "node-1", "netlatency", "10.0.0.1"
+	return o
+}
+
+func newFixture(t *testing.T, options Options, slices ...sliceBuilder) *fixture {
+	t.Helper()
+	logger, ctx := ktesting.NewTestContext(t)
+	f := &fixture{
+		t: t, client: fake.NewClientset(), engine: &fakeEngine{},
+		clock: clocktesting.NewFakeClock(start), logger: logger, ctx: ctx,
+	}
+	a, err := newAgent(options, "v1.2.3", f.client, f.clock)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Agent = a
+	a.use(f.engine)
+
+	ctx, cancel := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	running.Go(func() { a.discovery.Run(ctx) })
+	t.Cleanup(func() { cancel(); running.Wait() })
+	eventually(t, "the informer has synced", a.discovery.Synced)
+	f.peersAre(slices...)
+	return f
+}
+
+// peersAre makes slices the EndpointSlices of the Service, and has the agent
+// follow them.
+func (f *fixture) peersAre(builders ...sliceBuilder) {
+	f.t.Helper()
+	api := f.client.DiscoveryV1().EndpointSlices("netlatency")
+	want := make(map[string]*discoveryv1.EndpointSlice)
+	for _, b := range builders {
+		want[b.Name] = b.EndpointSlice
+	}
+	for _, old := range f.discovery.Slices() {
+		if want[old.Name] == nil {
+			if err := api.Delete(f.ctx, old.Name, metav1.DeleteOptions{}); err != nil {
+				f.t.Fatal(err)
+			}
+		}
+	}
+	for name, s := range want {
+		_, err := api.Get(f.ctx, name, metav1.GetOptions{})
+		if err == nil {
+			_, err = api.Update(f.ctx, s, metav1.UpdateOptions{})
+		} else {
+			_, err = api.Create(f.ctx, s, metav1.CreateOptions{})
+		}
+		if err != nil {
+			f.t.Fatal(err)
+		}
+	}
+	eventually(f.t, "the informer has seen the slices", func() bool {
+		have := make(map[string]*discoveryv1.EndpointSlice)
+		for _, s := range f.discovery.Slices() {
+			have[s.Name] = s
+		}
+		return cmp.Equal(want, have, cmpopts.IgnoreTypes(metav1.TypeMeta{}, metav1.ObjectMeta{}), cmpopts.EquateEmpty())
+	})
+	f.follow(f.logger, f.clock.Now())
+}
+
+// probes has all that the plan wants in the next span sent.
+func (f *fixture) probes(span time.Duration) *fixture {
+	end := f.clock.Now().Add(span)
+	for {
+		p, wake, ok := f.plan.Next(f.clock.Now())
+		switch {
+		case ok:
+			f.send(f.ctx, p)
+		case wake.IsZero() || wake.After(end):
+			f.clock.SetTime(end)
+			f.pairs.ForgetAbsent(end)
+			return f
+		default:
+			f.clock.SetTime(wake)
+		}
+	}
+}
+
+// answer gives an outcome to every probe that was sent to address.
+func (f *fixture) answer(address string, outcome probe.Outcome) *fixture {
+	f.engine.mu.Lock()
+	sent := slices.Clone(f.engine.sent)
+	f.engine.mu.Unlock()
+	for _, p := range sent {
+		if p.Peer == at(address) {
+			outcome.Probe, outcome.Sent = p, f.clock.Now()
+			f.outcome(f.logger, outcome)
+		}
+	}
+	return f
+}
+
+// series are the values of a family of /metrics by peer: of a histogram, its
+// count.
+func (f *fixture) series(name string) map[string]float64 {
+	f.t.Helper()
+	families, err := f.metrics.registry.Gather()
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	values := make(map[string]float64)
+	for _, family := range families {
+		if family.GetName() != name {
+			continue
+		}
+		for _, m := range family.GetMetric() {
+			values[keyOf(m)] = m.GetCounter().GetValue() + m.GetGauge().GetValue() + float64(m.GetHistogram().GetSampleCount())
+		}
+	}
+	return values
+}
+
+// keyOf is the label of a series that tells it from its siblings in a test.
+func keyOf(m *dto.Metric) (key string) {
+	for _, l := range m.GetLabel() {
+		switch l.GetName() {
+		case exposition.LabelPeer, exposition.LabelReason, exposition.LabelStamps:
+			key = l.GetValue()
+		}
+	}
+	return key
+}
+
+func (f *fixture) wantSeries(name string, want map[string]float64) {
+	f.t.Helper()
+	if diff := cmp.Diff(want, f.series(name)); diff != "" {
+		f.t.Errorf("%s by peer (-want +got):\n%s", name, diff)
+	}
+}
+
+func (f *fixture) wantRows(peers ...string) {
+	f.t.Helper()
+	var got []string
+	for _, row := range f.Window(0).Rows {
+		got = append(got, row.Peer)
+	}
+	if diff := cmp.Diff(peers, got); diff != "" {
+		f.t.Errorf("rows of the matrix (-want +got):\n%s", diff)
+	}
+}
+
+// eventually waits for what other goroutines do.
+func eventually(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(10 * time.Second)
+	for !is() {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited 10s and still not: %s", what)
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+}
+
+func TestRoundTripsReachMatrixAndMetrics(t *testing.T) {
+	f := newFixture(t, testOptions(), slice("a").ready("node-1", "10.0.0.1").ready("node-2", "10.0.0.2").ready("node-3", "10.0.0.3"))
+	f.probes(10 * time.Second)
+	f.answer("10.0.0.2:9465", probe.Outcome{RTT: 700 * us, Stamps: probe.Kernel})
+
+	want := exposition.Window{
+		Node: "node-1", Version: "v1.2.3", Now: f.clock.Now(),
+		Rows: []exposition.Row{{Peer: "node-2", Distribution: latency.Distribution{
+			Method: "udp", Samples: 4, Sent: 4, Newest: f.clock.Now(),
+			Mean: 700 * us, Min: 700 * us, P50: 700 * us, P90: 700 * us, P99: 700 * us,
+		}}},
+	}
+	if diff := cmp.Diff(want, f.Window(0)); diff != "" {
+		t.Errorf("window (-want +got):\n%s", diff)
+	}
+	f.wantSeries(exposition.RTTSeconds, map[string]float64{"node-2": 4})
+	f.wantSeries(exposition.ProbesSentTotal, map[string]float64{"node-2": 4, "node-3": 4})
+	f.wantSeries(exposition.ProbesLostTotal, map[string]float64{"node-2": 0, "node-3": 0})
+	f.wantSeries(exposition.AgentPeers, map[string]float64{"": 2})
+}
+
+func TestWhatIsNoRoundTripIsNeverShownAsOne(t *testing.T) {
+	tests := map[string]struct {
+		outcome  probe.Outcome
+		wantLost float64
+	}{
+		"a probe that was lost":                {outcome: probe.Outcome{Lost: true}, wantLost: 4},
+		"an answer whose stamps cannot be":     {outcome: probe.Outcome{Discarded: true}},
+		"a negative round trip":                {outcome: probe.Outcome{RTT: -1}},
+		"a round trip longer than any timeout": {outcome: probe.Outcome{RTT: latency.MaxRTT + 1}},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t, testOptions(), slice("a").ready("node-2", "10.0.0.2"))
+			f.probes(10*time.Second).answer("10.0.0.2:9465", test.outcome)
+			f.wantRows()
+			f.wantSeries(exposition.RTTSeconds, map[string]float64{})
+			f.wantSeries(exposition.ProbesSentTotal, map[string]float64{"node-2": 4})
+			f.wantSeries(exposition.ProbesLostTotal, map[string]float64{"node-2": test.wantLost})
+		})
+	}
+}
+
+func TestAProbeThatCannotBeSentIsNeitherSentNorLost(t *testing.T) {
+	f := newFixture(t, testOptions(), slice("a").ready("node-2", "10.0.0.2"))
+	f.engine.refuse = errors.New("network is unreachable")
+	f.probes(time.Minute)
+	f.wantSeries(exposition.ProbesSentTotal, map[string]float64{})
+	f.wantSeries(exposition.ProbesLostTotal, map[string]float64{})
+}
+
+func TestAPeerThatGoes(t *testing.T) {
+	both := slice("a").ready("node-2", "10.0.0.2").ready("node-3", "10.0.0.3")
+	one := slice("a").ready("node-3", "10.0.0.3")
+	unready := slice("a").ready("node-3", "10.0.0.3").endpoint("node-2", "10.0.0.2", discoveryv1.EndpointConditions{Ready: new(bool)})
+	measured := func(t *testing.T) *fixture {
+		f := newFixture(t, testOptions(), both)
+		f.probes(10*time.Second).answer("10.0.0.2:9465", probe.Outcome{RTT: ms}).answer("10.0.0.3:9465", probe.Outcome{RTT: ms})
+		return f
+	}
+	for name, gone := range map[string][]sliceBuilder{"from its slice": {one}, "because it is not ready": {unready}} {
+		t.Run("loses its series at once, "+name, func(t *testing.T) {
+			f := measured(t)
+			f.peersAre(gone...)
+			for _, family := range []string{exposition.RTTSeconds, exposition.ProbesSentTotal} {
+				f.wantSeries(family, map[string]float64{"node-3": 4})
+			}
+			f.wantSeries(exposition.ProbesLostTotal, map[string]float64{"node-3": 0})
+			f.wantSeries(exposition.AgentPeers, map[string]float64{"": 1})
+		})
+		t.Run("is probed no more and forgotten by the engine, "+name, func(t *testing.T) {
+			f := measured(t)
+			f.peersAre(gone...)
+			f.probes(time.Minute)
+			if n := f.engine.sentTo("10.0.0.2:9465"); n != 4 {
+				t.Errorf("%d probes were sent to it: want the 4 from before it went", n)
+			}
+			if diff := cmp.Diff([]string{"10.0.0.2:9465"}, texts(f.engine.forgotten)); diff != "" {
+				t.Errorf("forgotten by the engine (-want +got):\n%s", diff)
+			}
+		})
+	}
+	t.Run("keeps its row for two minutes, which ages", func(t *testing.T) {
+		f := measured(t)
+		f.peersAre(one)
+		f.probes(keepAbsent - time.Second)
+		f.wantRows("node-2", "node-3")
+		if age := f.clock.Now().Sub(f.Window(0).Rows[0].Newest); age != keepAbsent-time.Second {
+			t.Errorf("age of the row is %v: want %v", age, keepAbsent-time.Second)
+		}
+		f.probes(time.Second)
+		f.wantRows("node-3")
+	})
+	t.Run("is not revived by an outcome that comes late", func(t *testing.T) {
+		f := measured(t)
+		f.peersAre(one)
+		f.answer("10.0.0.2:9465", probe.Outcome{RTT: ms}).answer("10.0.0.2:9465", probe.Outcome{Lost: true})
+		f.wantSeries(exposition.RTTSeconds, map[string]float64{"node-3": 4})
+		f.wantSeries(exposition.ProbesLostTotal, map[string]float64{"node-3": 0})
+	})
+	t.Run("and comes back, as in a rollout of the agents, has its window again", func(t *testing.T) {
+		f := measured(t)
+		f.peersAre(one)
+		f.probes(30 * time.Second)
+		f.peersAre(slice("a").ready("node-3", "10.0.0.3").ready("node-2", "10.0.0.22"))
+		f.probes(10*time.Second).answer("10.0.0.22:9465", probe.Outcome{RTT: ms})
+		if got := f.Window(0).Rows[0]; got.Peer != "node-2" || got.Samples != 8 {
+			t.Errorf("row of %s has %d samples: want node-2 and 4 from before, 4 from after", got.Peer, got.Samples)
+		}
+		f.probes(keepAbsent)
+		f.wantRows("node-2", "node-3")
+	})
+}
+
+func TestAPeerThatMovesToAnotherAddress(t *testing.T) {
+	f := newFixture(t, testOptions(), slice("a").ready("node-2", "10.0.0.2"))
+	f.probes(10*time.Second).answer("10.0.0.2:9465", probe.Outcome{RTT: ms})
+	f.peersAre(slice("a").ready("node-2", "10.0.0.22"))
+
+	if diff := cmp.Diff([]string{"10.0.0.2:9465"}, texts(f.engine.forgotten)); diff != "" {
+		t.Errorf("forgotten by the engine (-want +got):\n%s", diff)
+	}
+	f.answer("10.0.0.2:9465", probe.Outcome{RTT: ms}) // comes from the old address
+	f.probes(10*time.Second).answer("10.0.0.22:9465", probe.Outcome{RTT: ms})
+	if n := f.engine.sentTo("10.0.0.2:9465"); n != 4 {
+		t.Errorf("%d probes went to the old address: want the 4 from before", n)
+	}
+	f.wantSeries(exposition.RTTSeconds, map[string]float64{"node-2": 8})
+	f.wantSeries(exposition.ProbesSentTotal, map[string]float64{"node-2": 8})
+}
+
+func TestTwoPeersThatSwapAddresses(t *testing.T) {
+	f := newFixture(t, testOptions(), slice("a").ready("node-2", "10.0.0.2").ready("node-3", "10.0.0.3"))
+	f.peersAre(slice("a").ready("node-2", "10.0.0.3").ready("node-3", "10.0.0.2"))
+	f.probes(10*time.Second).answer("10.0.0.2:9465", probe.Outcome{RTT: 3 * ms}).answer("10.0.0.3:9465", probe.Outcome{RTT: 2 * ms})
+	got := make(map[string]time.Duration)
+	for _, row := range f.Window(0).Rows {
+		got[row.Peer] = row.P50
+	}
+	if diff := cmp.Diff(map[string]time.Duration{"node-2": 2 * ms, "node-3": 3 * ms}, got); diff != "" {
+		t.Errorf("round trips by node (-want +got):\n%s", diff)
+	}
+}
+
+func TestMorePeersThanAreProbed(t *testing.T) {
+	o := testOptions()
+	o.MaxPeers = 2
+	f := newFixture(t, o, slice("a").ready("node-2", "10.0.0.2").ready("node-3", "10.0.0.3").ready("node-4", "10.0.0.4"))
+	f.probes(10 * time.Second)
+	f.wantSeries(exposition.AgentPeers, map[string]float64{"": 2})
+	f.wantSeries(exposition.AgentPeersLeftOut, map[string]float64{"": 1})
+	if n := len(f.series(exposition.ProbesSentTotal)); n != 2 {
+		t.Errorf("%d peers were probed: want 2", n)
+	}
+}
+
+func TestTheAgentSaysHowItIs(t *testing.T) {
+	f := newFixture(t, testOptions(), slice("a").ready("node-2", "10.0.0.2"))
+	f.wantSeries(exposition.AgentSamplesTotal, map[string]float64{"kernel": 7, "user": 2})
+	f.wantSeries(exposition.AgentInvalidPacketsTotal, map[string]float64{"late": 4, "out_of_bracket": 1})
+	f.wantSeries(exposition.AgentSendErrorsTotal, map[string]float64{"": 3})
+	f.wantSeries(exposition.AgentReflectorRepliesTotal, map[string]float64{"": 0})
+	f.wantSeries(exposition.AgentReflectorRefusalsTotal, map[string]float64{"send_failed": 0, "source_limit": 0, "total_limit": 0})
+	f.wantSeries(exposition.AgentProbesCappedTotal, map[string]float64{"": 0})
+	f.wantSeries(exposition.AgentBuildInfo, map[string]float64{"": 1})
+}
+
+// The run loop itself, on a fake clock: it follows the peers, wakes when a
+// packet is due, drops who has been absent, and ends with its context.
+func TestTheRunLoop(t *testing.T) {
+	f := newFixture(t, testOptions(), slice("a").ready("node-2", "10.0.0.2"))
+	ctx, stop := context.WithCancel(f.ctx)
+	ended := make(chan struct{})
+	go func() { f.loop(ctx); close(ended) }()
+	t.Cleanup(func() { stop(); <-ended })
+
+	advance := func(span time.Duration) {
+		for end := f.clock.Now().Add(span); f.clock.Now().Before(end); {
+			eventually(t, "the loop sleeps", f.clock.HasWaiters)
+			f.clock.Step(5 * ms)
+		}
+		eventually(t, "the loop sleeps", f.clock.HasWaiters)
+	}
+	advance(30 * time.Second)
+	// Of three rounds, jitter may have moved the last beyond the end or the
+	// next before it.
+	if n := f.engine.sentTo("10.0.0.2:9465"); n < 8 || n > 16 {
+		t.Errorf("%d probes in three rounds: want 12, and up to 4 more or fewer by jitter", n)
+	}
+	f.answer("10.0.0.2:9465", probe.Outcome{RTT: ms})
+	f.wantRows("node-2")
+
+	if err := f.client.DiscoveryV1().EndpointSlices("netlatency").Delete(ctx, "a", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the peer is gone", func() bool { return len(f.pairs.PresentPeers()) == 0 })
+	before := f.engine.sentTo("10.0.0.2:9465")
+	eventually(t, "the loop sleeps until it may drop the peer", f.clock.HasWaiters)
+	f.clock.Step(keepAbsent)
+	eventually(t, "the peer is dropped from memory", func() bool {
+		f.pairs.mu.RLock()
+		defer f.pairs.mu.RUnlock()
+		return len(f.pairs.byPeer) == 0
+	})
+	if after := f.engine.sentTo("10.0.0.2:9465"); after != before {
+		t.Errorf("%d probes were sent to a peer that has gone", after-before)
+	}
+}
+
+func texts(addresses []netip.AddrPort) (texts []string) {
+	for _, a := range addresses {
+		texts = append(texts, a.String())
+	}
+	return texts
+}

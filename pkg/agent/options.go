@@ -1,0 +1,168 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"strings"
+	"time"
+
+	"k8s.io/apimachinery/pkg/util/validation"
+	cliflag "k8s.io/component-base/cli/flag"
+
+	"github.com/netlatency/netlatency/pkg/latency"
+)
+
+// Options say what an agent does. Each is a flag; Validate gives the ranges.
+type Options struct {
+	// NodeName is the Kubernetes name of the node the agent speaks for.
+	NodeName string
+	// Namespace and Service name the agents' headless Service.
+	Namespace, Service string
+	// BindAddress is the agent's own address, an IP: peers probe it, and its
+	// family is the one in which peers are probed.
+	BindAddress string
+	// HTTPPort is a TCP port, ProbePort a UDP port.
+	HTTPPort, ProbePort int
+	// Interval is the time between two bursts to a peer, up to 100 peers.
+	Interval time.Duration
+	// Burst is the number of probes in a burst, Spacing the time between them.
+	Burst   int
+	Spacing time.Duration
+	// Timeout is when a probe without an answer is lost.
+	Timeout time.Duration
+	// Window is how long a round trip counts, LossWindow how long a loss does.
+	Window, LossWindow time.Duration
+	// MaxPeers and PacketsPerSecond are hard limits of what is probed.
+	MaxPeers, PacketsPerSecond int
+	// SampleStream serves every finished sample at /samples.
+	SampleStream bool
+}
+
+// DefaultOptions are the defaults of the flags. What a pod knows of itself
+// comes from the environment variables NODE_NAME, POD_IP and POD_NAMESPACE,
+// which the chart fills from the pod's own fields.
+func DefaultOptions() Options {
+	return Options{
+		NodeName:         os.Getenv("NODE_NAME"),
+		Namespace:        os.Getenv("POD_NAMESPACE"),
+		Service:          "netlatency-agent",
+		BindAddress:      os.Getenv("POD_IP"),
+		HTTPPort:         9465,
+		ProbePort:        9465,
+		Interval:         10 * time.Second,
+		Burst:            4,
+		Spacing:          20 * time.Millisecond,
+		Timeout:          2 * time.Second,
+		Window:           5 * time.Minute,
+		LossWindow:       30 * time.Minute,
+		MaxPeers:         128,
+		PacketsPerSecond: 500,
+	}
+}
+
+// AddFlags adds the options to named sets of flags.
+func (o *Options) AddFlags(sets *cliflag.NamedFlagSets) {
+	fs := sets.FlagSet("identity")
+	fs.StringVar(&o.NodeName, "node-name", o.NodeName, "Name of the node that this agent speaks for. Default: the environment variable NODE_NAME.")
+	fs.StringVar(&o.Namespace, "namespace", o.Namespace, "Namespace of the agents. Default: the environment variable POD_NAMESPACE.")
+	fs.StringVar(&o.Service, "service", o.Service, "Name of the agents' headless Service, whose EndpointSlices list the peers.")
+
+	fs = sets.FlagSet("serving")
+	fs.StringVar(&o.BindAddress, "bind-address", o.BindAddress, "IP address that peers and readers reach this agent at. Peers are probed in its address family. Default: the environment variable POD_IP.")
+	fs.IntVar(&o.HTTPPort, "http-port", o.HTTPPort, "TCP port of /metrics, /matrix, /healthz and /readyz.")
+	fs.IntVar(&o.ProbePort, "probe-port", o.ProbePort, "UDP port that probes are sent from and answered at.")
+	fs.BoolVar(&o.SampleStream, "sample-stream", o.SampleStream, "Serve every finished sample as a line of JSON at /samples, for tests and measurements of the agent itself.")
+
+	fs = sets.FlagSet("probing")
+	fs.DurationVar(&o.Interval, "interval", o.Interval, "Time between two bursts to a peer. Beyond 100 peers it grows with the logarithm of their number.")
+	fs.IntVar(&o.Burst, "burst", o.Burst, "Number of probes in a burst.")
+	fs.DurationVar(&o.Spacing, "spacing", o.Spacing, "Time between the probes of a burst.")
+	fs.DurationVar(&o.Timeout, "timeout", o.Timeout, "Time after which a probe without an answer is lost.")
+	fs.IntVar(&o.MaxPeers, "max-peers", o.MaxPeers, "Most peers that are probed. Of more, a fixed choice by node name is.")
+	fs.IntVar(&o.PacketsPerSecond, "packets-per-second", o.PacketsPerSecond, "Most probes sent a second, over all peers. More are delayed.")
+
+	fs = sets.FlagSet("statistics")
+	fs.DurationVar(&o.Window, "window", o.Window, "Time over which round trips make up a pair's statistics.")
+	fs.DurationVar(&o.LossWindow, "loss-window", o.LossWindow, "Time over which lost probes count.")
+}
+
+const (
+	// minInterval keeps a typing error from turning probes into load; tests
+	// and demos need rounds of a second or less.
+	minInterval = 100 * time.Millisecond
+	// maxBurst is the largest burst whose probes are still one moment.
+	maxBurst = 64
+	// maxWindowProbes and maxWindowBursts bound what a pair may remember, 16
+	// bytes a probe and 32 a burst. The default windows fit at any interval.
+	maxWindowProbes, maxWindowBursts = 20_000, 20_000
+	// maxPacketsPerSecond is well within what one socket and one core do.
+	maxPacketsPerSecond = 10_000
+	// maxMaxPeers is the size of the largest cluster that Kubernetes supports.
+	maxMaxPeers = 5_000
+)
+
+// Validate returns all that is wrong with o, one error a line, each naming
+// its flag and what would be right.
+func (o Options) Validate() error {
+	var faults []error
+	want := func(ok bool, flag string, value any, right string) {
+		if !ok {
+			faults = append(faults, fmt.Errorf("--%s is %v: want %s", flag, value, right))
+		}
+	}
+	duration := func(flag string, value, least, most time.Duration) bool {
+		ok := value >= least && value <= most
+		want(ok, flag, value, fmt.Sprintf("%v to %v", least, most))
+		return ok
+	}
+	number := func(flag string, value, least, most int) bool {
+		ok := value >= least && value <= most
+		want(ok, flag, value, fmt.Sprintf("%d to %d", least, most))
+		return ok
+	}
+	name := func(flag, value, from string, check func(string) []string) {
+		if value == "" {
+			faults = append(faults, fmt.Errorf("--%s is empty: give it%s", flag, from))
+			return
+		}
+		if problems := check(value); len(problems) > 0 {
+			want(false, flag, fmt.Sprintf("%q", value), "a Kubernetes name: "+strings.Join(problems, "; "))
+		}
+	}
+
+	name("node-name", o.NodeName, " or set NODE_NAME to the pod's spec.nodeName", validation.IsDNS1123Subdomain)
+	name("namespace", o.Namespace, " or set POD_NAMESPACE to the pod's metadata.namespace", validation.IsDNS1123Label)
+	name("service", o.Service, "", validation.IsDNS1123Label)
+	if _, err := netip.ParseAddr(o.BindAddress); o.BindAddress == "" {
+		faults = append(faults, errors.New("--bind-address is empty: give it or set POD_IP to the pod's status.podIP"))
+	} else {
+		want(err == nil, "bind-address", fmt.Sprintf("%q", o.BindAddress), "an IP address, for instance 10.0.0.7")
+	}
+	number("http-port", o.HTTPPort, 1, 65535)
+	number("probe-port", o.ProbePort, 1, 65535)
+
+	intervalOK := duration("interval", o.Interval, minInterval, time.Hour)
+	burstOK := number("burst", o.Burst, 1, maxBurst)
+	spacingOK := duration("spacing", o.Spacing, time.Millisecond, time.Second)
+	if intervalOK && burstOK && spacingOK {
+		length := time.Duration(o.Burst-1) * o.Spacing
+		want(length <= o.Interval/2, "spacing", o.Spacing,
+			fmt.Sprintf("at most %v, so that a burst of %d ends within half of --interval %v", o.Interval/2/time.Duration(max(1, o.Burst-1)), o.Burst, o.Interval))
+	}
+	duration("timeout", o.Timeout, 10*time.Millisecond, latency.MaxRTT)
+	number("max-peers", o.MaxPeers, 1, maxMaxPeers)
+	number("packets-per-second", o.PacketsPerSecond, 1, maxPacketsPerSecond)
+
+	least, longest, longestLoss := minInterval, 24*time.Hour, 24*time.Hour
+	if intervalOK && burstOK {
+		// Three rounds are what it takes to see that a path has changed.
+		least, longest, longestLoss = pathRounds*o.Interval, time.Duration(maxWindowProbes/o.Burst)*o.Interval, maxWindowBursts*o.Interval
+	}
+	if duration("window", o.Window, least, longest) {
+		least = o.Window
+	}
+	duration("loss-window", o.LossWindow, least, longestLoss)
+	return errors.Join(faults...)
+}

@@ -1,0 +1,171 @@
+package agent
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync"
+
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	discoveryinformers "k8s.io/client-go/informers/discovery/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2"
+	"k8s.io/utils/ptr"
+)
+
+// probePort is the name of the port of the agents' Service at which their
+// reflectors listen.
+const probePort = "probe"
+
+// peer is another node whose agent can be probed.
+type peer struct {
+	Node    string
+	Address netip.AddrPort
+}
+
+// discovery follows the EndpointSlices of the agents' own headless Service.
+// They give node names with the addresses, and watching them takes no more
+// rights than to read EndpointSlices in the agents' own namespace.
+type discovery struct {
+	informer cache.SharedIndexInformer
+	// Changed gets a value whenever Slices may give something else.
+	Changed chan struct{}
+}
+
+func newDiscovery(client kubernetes.Interface, namespace, service string) (*discovery, error) {
+	selector := labels.Set{discoveryv1.LabelServiceName: service}.String()
+	d := &discovery{
+		informer: discoveryinformers.NewFilteredEndpointSliceInformer(client, namespace, 0, nil,
+			func(o *metav1.ListOptions) { o.LabelSelector = selector }),
+		Changed: make(chan struct{}, 1),
+	}
+	_, err := d.informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc:    func(any) { d.notify() },
+		UpdateFunc: func(any, any) { d.notify() },
+		DeleteFunc: func(any) { d.notify() },
+	})
+	if err != nil {
+		return nil, fmt.Errorf("prepare the EndpointSlice informer: %w", err)
+	}
+	return d, nil
+}
+
+// notify wakes the run loop. One pending value is enough: it reads all slices.
+func (d *discovery) notify() {
+	select {
+	case d.Changed <- struct{}{}:
+	default:
+	}
+}
+
+// Run follows the EndpointSlices until ctx ends.
+func (d *discovery) Run(ctx context.Context) {
+	var waiting sync.WaitGroup
+	waiting.Go(func() {
+		if cache.WaitForCacheSync(ctx.Done(), d.informer.HasSynced) {
+			d.notify() // there may be no slice whose arrival would do so
+		}
+	})
+	d.informer.RunWithContext(ctx)
+	waiting.Wait()
+}
+
+// Synced reports whether the EndpointSlices have been read once. Without them
+// the agent knows no peers, which is not the same as having none.
+func (d *discovery) Synced() bool { return d.informer.HasSynced() }
+
+// Slices are the EndpointSlices as of now.
+func (d *discovery) Slices() []*discoveryv1.EndpointSlice {
+	var found []*discoveryv1.EndpointSlice
+	for _, object := range d.informer.GetStore().List() {
+		if slice, ok := object.(*discoveryv1.EndpointSlice); ok {
+			found = append(found, slice)
+		}
+	}
+	return found
+}
+
+// peersIn returns the peers of node that are ready to be probed, ordered by
+// node name. own is the agent's own address: peers are probed in its family,
+// because that is the family its sockets have. For a node with several ready
+// agents, as in a rollout with surge, the lowest address is taken, so that
+// the order in which slices are read does not matter.
+func peersIn(from []*discoveryv1.EndpointSlice, node string, own netip.Addr, logger klog.Logger) []peer {
+	family := discoveryv1.AddressTypeIPv4
+	if own.Is6() && !own.Is4In6() {
+		family = discoveryv1.AddressTypeIPv6
+	}
+	found := make(map[string]netip.AddrPort)
+	for _, slice := range from {
+		port, ok := probePortOf(slice)
+		if slice.AddressType != family || !ok {
+			continue
+		}
+		for _, endpoint := range slice.Endpoints {
+			name := ptr.Deref(endpoint.NodeName, "")
+			if name == "" || name == node || !usable(endpoint.Conditions) || len(endpoint.Addresses) == 0 {
+				continue
+			}
+			// Only the first address is meaningful (discovery/v1 API).
+			address, err := netip.ParseAddr(endpoint.Addresses[0])
+			if err != nil || address.IsUnspecified() || address.IsMulticast() {
+				logger.V(2).Info("Ignoring an endpoint whose address cannot be probed", "endpointSlice", klog.KObj(slice), "peer", name, "address", endpoint.Addresses[0])
+				continue
+			}
+			to := netip.AddrPortFrom(address.Unmap(), port)
+			if before, ok := found[name]; !ok || to.Compare(before) < 0 {
+				found[name] = to
+			}
+		}
+	}
+	return sortedPeers(found)
+}
+
+func sortedPeers(found map[string]netip.AddrPort) []peer {
+	peers := make([]peer, 0, len(found))
+	for node, address := range found {
+		peers = append(peers, peer{node, address})
+	}
+	slices.SortFunc(peers, func(a, b peer) int { return cmp.Compare(a.Node, b.Node) })
+	return peers
+}
+
+// usable reports whether an endpoint is to be probed. An agent that is not
+// ready has no reflector yet, one that terminates soon has none.
+func usable(c discoveryv1.EndpointConditions) bool {
+	// The API defines an absent ready as true, an absent terminating as false.
+	return ptr.Deref(c.Ready, true) && !ptr.Deref(c.Terminating, false)
+}
+
+// probePortOf finds the port by name: the chart may give it any number.
+func probePortOf(slice *discoveryv1.EndpointSlice) (uint16, bool) {
+	for _, port := range slice.Ports {
+		number := ptr.Deref(port.Port, 0)
+		if ptr.Deref(port.Name, "") == probePort && number > 0 && number <= 65535 {
+			return uint16(number), true
+		}
+	}
+	return 0, false
+}
+
+// choose cuts peers to at most limit, and says how many it left out. The
+// choice rests on the names of node and peer only, so that it is the same
+// after every restart and rollout, and a peer that comes or goes changes one
+// place in it.
+func choose(peers []peer, node string, limit int) (chosen []peer, leftOut int) {
+	if len(peers) <= limit {
+		return peers, 0
+	}
+	rank := make(map[string]float64, len(peers))
+	for _, p := range peers {
+		rank[p.Node] = fraction("choice", node, p.Node)
+	}
+	ranked := slices.Clone(peers)
+	slices.SortFunc(ranked, func(a, b peer) int { return cmp.Compare(rank[a.Node], rank[b.Node]) })
+	return ranked[:limit], len(peers) - limit
+}

@@ -1,0 +1,202 @@
+package agent
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/klog/v2/ktesting"
+	"k8s.io/utils/ptr"
+)
+
+// sliceBuilder builds the EndpointSlices of the agents' Service.
+type sliceBuilder struct{ *discoveryv1.EndpointSlice }
+
+func slice(name string) sliceBuilder {
+	return sliceBuilder{&discoveryv1.EndpointSlice{
+		ObjectMeta: metav1.ObjectMeta{
+			Name: name, Namespace: "netlatency",
+			Labels: map[string]string{discoveryv1.LabelServiceName: "netlatency-agent"},
+		},
+		AddressType: discoveryv1.AddressTypeIPv4,
+		Ports: []discoveryv1.EndpointPort{
+			{Name: ptr.To("http"), Protocol: ptr.To(corev1.ProtocolTCP), Port: ptr.To(int32(8080))},
+			{Name: ptr.To("probe"), Protocol: ptr.To(corev1.ProtocolUDP), Port: ptr.To(int32(9465))},
+		},
+	}}
+}
+
+func (b sliceBuilder) ipv6() sliceBuilder {
+	b.AddressType = discoveryv1.AddressTypeIPv6
+	return b
+}
+
+func (b sliceBuilder) ports(ports ...discoveryv1.EndpointPort) sliceBuilder {
+	b.Ports = ports
+	return b
+}
+
+func (b sliceBuilder) endpoint(node, address string, conditions discoveryv1.EndpointConditions) sliceBuilder {
+	e := discoveryv1.Endpoint{Addresses: []string{address}, Conditions: conditions}
+	if node != "" {
+		e.NodeName = ptr.To(node)
+	}
+	b.Endpoints = append(b.Endpoints, e)
+	return b
+}
+
+func (b sliceBuilder) ready(node, address string) sliceBuilder {
+	return b.endpoint(node, address, discoveryv1.EndpointConditions{Ready: ptr.To(true)})
+}
+
+func at(address string) netip.AddrPort { return netip.MustParseAddrPort(address) }
+
+func TestPeersAreTheReadyAgentsOfOtherNodes(t *testing.T) {
+	ipv4, ipv6 := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("fd00::1")
+	tests := map[string]struct {
+		own    netip.Addr
+		slices []sliceBuilder
+		want   []peer
+	}{
+		"ordered by node, with the port that is named probe": {
+			own:    ipv4,
+			slices: []sliceBuilder{slice("a").ready("node-3", "10.0.0.3"), slice("b").ready("node-2", "10.0.0.2")},
+			want:   []peer{{"node-2", at("10.0.0.2:9465")}, {"node-3", at("10.0.0.3:9465")}},
+		},
+		"the own node is no peer": {
+			own:    ipv4,
+			slices: []sliceBuilder{slice("a").ready("node-1", "10.0.0.1").ready("node-2", "10.0.0.2")},
+			want:   []peer{{"node-2", at("10.0.0.2:9465")}},
+		},
+		"who is not ready has no reflector yet, who terminates soon has none": {
+			own: ipv4,
+			slices: []sliceBuilder{slice("a").
+				endpoint("node-2", "10.0.0.2", discoveryv1.EndpointConditions{Ready: ptr.To(false)}).
+				endpoint("node-3", "10.0.0.3", discoveryv1.EndpointConditions{Ready: ptr.To(true), Terminating: ptr.To(true)})},
+			want: []peer{},
+		},
+		"an unknown readiness is ready, as the API says": {
+			own:    ipv4,
+			slices: []sliceBuilder{slice("a").endpoint("node-2", "10.0.0.2", discoveryv1.EndpointConditions{})},
+			want:   []peer{{"node-2", at("10.0.0.2:9465")}},
+		},
+		"in a dual-stack cluster, the family of the own address: IPv4": {
+			own:    ipv4,
+			slices: []sliceBuilder{slice("a").ready("node-2", "10.0.0.2"), slice("b").ipv6().ready("node-2", "fd00::2")},
+			want:   []peer{{"node-2", at("10.0.0.2:9465")}},
+		},
+		"in a dual-stack cluster, the family of the own address: IPv6": {
+			own:    ipv6,
+			slices: []sliceBuilder{slice("a").ready("node-2", "10.0.0.2"), slice("b").ipv6().ready("node-2", "fd00::2")},
+			want:   []peer{{"node-2", at("[fd00::2]:9465")}},
+		},
+		"two ready agents on a node: the same one whatever the order": {
+			own:    ipv4,
+			slices: []sliceBuilder{slice("a").ready("node-2", "10.0.0.9"), slice("b").ready("node-2", "10.0.0.2").ready("node-2", "10.0.0.5")},
+			want:   []peer{{"node-2", at("10.0.0.2:9465")}},
+		},
+		"what cannot be probed is left out": {
+			own: ipv4,
+			slices: []sliceBuilder{
+				slice("a").ready("", "10.0.0.2").ready("node-3", "not an address").ready("node-4", "0.0.0.0").ready("node-5", "224.0.0.1"),
+				slice("b").ports(discoveryv1.EndpointPort{Name: ptr.To("probe")}).ready("node-6", "10.0.0.6"),
+				slice("c").ports(discoveryv1.EndpointPort{Name: ptr.To("probe"), Port: ptr.To(int32(70000))}).ready("node-7", "10.0.0.7"),
+				slice("d").ports(discoveryv1.EndpointPort{Name: ptr.To("other"), Port: ptr.To(int32(9465))}).ready("node-8", "10.0.0.8"),
+			},
+			want: []peer{},
+		},
+		"an endpoint without addresses": {
+			own:    ipv4,
+			slices: []sliceBuilder{{&discoveryv1.EndpointSlice{AddressType: discoveryv1.AddressTypeIPv4, Ports: slice("").Ports, Endpoints: []discoveryv1.Endpoint{{NodeName: ptr.To("node-2")}}}}},
+			want:   []peer{},
+		},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			logger, _ := ktesting.NewTestContext(t)
+			var from []*discoveryv1.EndpointSlice
+			for _, s := range test.slices {
+				from = append(from, s.EndpointSlice)
+			}
+			got := peersIn(from, "node-1", test.own, logger)
+			if diff := cmp.Diff(test.want, got, cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); diff != "" {
+				t.Errorf("peers (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestAChoiceOfPeers(t *testing.T) {
+	var all []peer
+	for i := range 300 {
+		all = append(all, peer{Node: fmt.Sprintf("node-%d", i)})
+	}
+	chosenBy := func(node string, from []peer) map[string]bool {
+		chosen, _ := choose(from, node, 128)
+		names := make(map[string]bool)
+		for _, p := range chosen {
+			names[p.Node] = true
+		}
+		return names
+	}
+
+	t.Run("is everyone up to the limit", func(t *testing.T) {
+		chosen, leftOut := choose(all[:128], "node-x", 128)
+		if len(chosen) != 128 || leftOut != 0 {
+			t.Errorf("%d chosen, %d left out: want 128 and 0", len(chosen), leftOut)
+		}
+	})
+	t.Run("is cut to the limit, and says what it leaves out", func(t *testing.T) {
+		chosen, leftOut := choose(all, "node-x", 128)
+		if len(chosen) != 128 || leftOut != 172 {
+			t.Errorf("%d chosen, %d left out: want 128 and 172", len(chosen), leftOut)
+		}
+	})
+	t.Run("is another on each node, so that together they cover the cluster", func(t *testing.T) {
+		covered := make(map[string]bool)
+		for i := range 10 {
+			for name := range chosenBy(fmt.Sprintf("agent-%d", i), all) {
+				covered[name] = true
+			}
+		}
+		// Each is missed by all ten with probability 0.57^10, 0.4 %.
+		if len(covered) < 295 {
+			t.Errorf("ten agents cover %d of 300 peers", len(covered))
+		}
+	})
+	t.Run("changes in one place when a peer goes", func(t *testing.T) {
+		before := chosenBy("node-x", all)
+		for gone := range before {
+			var rest []peer
+			for _, p := range all {
+				if p.Node != gone {
+					rest = append(rest, p)
+				}
+			}
+			after := chosenBy("node-x", rest)
+			added := 0
+			for name := range after {
+				if !before[name] {
+					added++
+				}
+			}
+			if added != 1 {
+				t.Errorf("without %s %d peers are new: want 1", gone, added)
+			}
+			break
+		}
+	})
+	t.Run("does not gather in one part of the interval", func(t *testing.T) {
+		var sum float64
+		for name := range chosenBy("node-x", all) {
+			sum += fraction("phase", "node-x", name)
+		}
+		if mean := sum / 128; mean < 0.4 || mean > 0.6 {
+			t.Errorf("mean phase of the chosen is %.2f of the interval: want about 0.5", mean)
+		}
+	})
+}

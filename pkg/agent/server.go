@@ -1,0 +1,131 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	dto "github.com/prometheus/client_model/go"
+	"k8s.io/klog/v2"
+
+	"github.com/netlatency/netlatency/pkg/exposition"
+)
+
+const (
+	// maxReads bounds how many readers of /matrix or /metrics are served at
+	// once: a Prometheus pair, two schedulers and a person, doubled. A read of
+	// a thousand peers holds about a megabyte.
+	maxReads = 10
+	// shutdownTimeout is how long readers have to finish when the agent stops.
+	shutdownTimeout = time.Second
+)
+
+// handler serves the agent's HTTP endpoints.
+func (a *Agent) handler(logger klog.Logger) http.Handler {
+	log := scrapeLog{logger}
+	metrics := promhttp.HandlerFor(a.metrics.registry, promhttp.HandlerOpts{ErrorLog: log, ErrorHandling: promhttp.ContinueOnError})
+	matrix := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		span, err := windowOf(r)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		gatherer := prometheus.GathererFunc(func() ([]*dto.MetricFamily, error) { return exposition.Families(a.Window(span)), nil })
+		promhttp.HandlerFor(gatherer, promhttp.HandlerOpts{ErrorLog: log}).ServeHTTP(w, r)
+	})
+
+	mux := http.NewServeMux()
+	mux.Handle("GET "+exposition.MetricsPath, atMost(maxReads, metrics))
+	mux.Handle("GET "+exposition.MatrixPath, atMost(maxReads, matrix))
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		// The sockets are open before this handler serves.
+		if !a.discovery.Synced() {
+			http.Error(w, "The EndpointSlices of the agents' Service have not been read yet.", http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "ok")
+	})
+	if a.options.SampleStream {
+		mux.Handle("GET "+samplesPath, a.stream)
+	}
+	return mux
+}
+
+// windowOf reads the span that a reader of the matrix asks for, 0 when it
+// does not.
+func windowOf(r *http.Request) (time.Duration, error) {
+	query := r.URL.Query()
+	if !query.Has(exposition.WindowParameter) {
+		return 0, nil
+	}
+	value := query.Get(exposition.WindowParameter)
+	span, err := time.ParseDuration(value)
+	if err != nil || span <= 0 {
+		return 0, fmt.Errorf("The parameter %s is %q: give a positive duration with its unit, for instance 2m or 90s.", exposition.WindowParameter, value) //nolint:staticcheck // it is a sentence for a person
+	}
+	return span, nil
+}
+
+// atMost refuses requests beyond n at once, so that no crowd of readers can
+// exhaust the agent's memory.
+func atMost(n int, next http.Handler) http.Handler {
+	slots := make(chan struct{}, n)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case slots <- struct{}{}:
+			defer func() { <-slots }()
+			next.ServeHTTP(w, r)
+		default:
+			http.Error(w, fmt.Sprintf("This agent is serving %d readers of %s already. Try again later.", n, r.URL.Path), http.StatusServiceUnavailable)
+		}
+	})
+}
+
+// serve answers on listener until ctx ends, and then lets readers finish.
+func (a *Agent) serve(ctx context.Context, listener net.Listener) error {
+	logger := klog.FromContext(ctx)
+	server := &http.Server{
+		Handler:           a.handler(logger),
+		BaseContext:       func(net.Listener) context.Context { return ctx }, // ends sample streams
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       10 * time.Second,
+		WriteTimeout:      30 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          nil,
+	}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(listener) }()
+	select {
+	case err := <-served:
+		return fmt.Errorf("serve HTTP on %s: %w", listener.Addr(), err)
+	case <-ctx.Done():
+	}
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
+	defer cancel()
+	if err := server.Shutdown(grace); err != nil {
+		logger.V(2).Info("Closing connections whose requests did not finish", "err", err)
+		err = server.Close()
+		if err != nil {
+			return fmt.Errorf("close HTTP server on %s: %w", listener.Addr(), err)
+		}
+	}
+	if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve HTTP on %s: %w", listener.Addr(), err)
+	}
+	return nil
+}
+
+// scrapeLog lets promhttp say what went wrong with a read.
+type scrapeLog struct{ logger klog.Logger }
+
+// Println implements promhttp.Logger.
+func (l scrapeLog) Println(v ...any) {
+	l.logger.Info("A read was not served in full", "reason", fmt.Sprint(v...))
+}

@@ -1,0 +1,44 @@
+package placement
+
+import "time"
+
+// The scores that nodes get. A node whose cost is known never falls to the
+// score of one whose cost is not, however far it is.
+const (
+	MaxScore     int64 = 100
+	MinScore     int64 = 1
+	UnknownScore int64 = 0
+)
+
+// Band is how much more than the best cost still counts as equally near:
+// max(Floor, Ratio · best).
+type Band struct {
+	// Ratio is relative to the best cost, from 0 to 1.
+	Ratio float64
+	Floor time.Duration
+}
+
+// Width is the band over the best cost.
+func (b Band) Width(best time.Duration) time.Duration {
+	return max(b.Floor, time.Duration(b.Ratio*float64(best)))
+}
+
+// Score rates a cost against the best of the nodes that a pod can go to:
+//
+//	MaxScore · (best + width) / max(cost, best + width)
+//
+// Within the band every node has MaxScore, and other plugins choose. Beyond
+// it the score tells by how many times a node is farther, so that 0.2 against
+// 0.3 ms does not look like 0.2 against 200 ms, as it would if the scores were
+// stretched over the whole range. It rounds down: only the band has MaxScore.
+func (b Band) Score(cost, best time.Duration) int64 {
+	if cost == Unknown {
+		return UnknownScore
+	}
+	best = max(best, 0) // a negative one is nobody's, and 0 must not divide
+	near := best + b.Width(best)
+	if cost <= near {
+		return MaxScore
+	}
+	return max(MaxScore*int64(near)/int64(cost), MinScore)
+}

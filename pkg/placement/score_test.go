@@ -1,0 +1,40 @@
+package placement_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/netlatency/netlatency/pkg/placement"
+)
+
+func TestScore(t *testing.T) {
+	band := placement.Band{Ratio: 0.1, Floor: 100 * time.Microsecond}
+	tests := []struct {
+		name       string
+		band       placement.Band
+		cost, best time.Duration
+		want       int64
+	}{
+		{"the best node", band, 2 * ms, 2 * ms, 100},
+		{"at the edge of the band, which is a tenth of the best", band, 2200 * time.Microsecond, 2 * ms, 100},
+		{"just beyond the band", band, 2200*time.Microsecond + 1, 2 * ms, 99},
+		{"at the edge of the band, which is its floor for a small best", band, 300 * time.Microsecond, 200 * time.Microsecond, 100},
+		{"two times as far as the band's edge", band, 600 * time.Microsecond, 200 * time.Microsecond, 50},
+		{"0.2 against 0.35 ms is hardly a difference", band, 350 * time.Microsecond, 200 * time.Microsecond, 85},
+		{"0.2 against 200 ms is a great one", band, 200 * ms, 200 * time.Microsecond, 1},
+		{"the best runs beside its target", band, 5 * ms, 0, 2},
+		{"as far as can be is still better than unknown", band, 10 * time.Second, 0, 1},
+		{"unknown", band, placement.Unknown, 2 * ms, 0},
+		{"unknown, as all others are", band, placement.Unknown, placement.Unknown, 0},
+		{"nonsense below 0 does no harm", band, 0, -5 * ms, 100},
+		{"without a band only the best is best", placement.Band{}, 2*ms + 1, 2 * ms, 99},
+		{"without a band and without a distance", placement.Band{}, 0, 0, 100},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := tt.band.Score(tt.cost, tt.best); got != tt.want {
+				t.Errorf("score of %v with a best of %v is %d, want %d", tt.cost, tt.best, got, tt.want)
+			}
+		})
+	}
+}

@@ -1,0 +1,97 @@
+package netlatency
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	fwk "k8s.io/kube-scheduler/framework"
+	"k8s.io/kubernetes/pkg/scheduler/framework"
+	tf "k8s.io/kubernetes/pkg/scheduler/testing/framework"
+
+	"github.com/netlatency/netlatency/apis/config"
+)
+
+// BenchmarkCycle is what the plugin adds to a scheduling cycle: PreScore, the
+// Score of every node and NormalizeScore, one after the other, which the
+// framework spreads over its workers.
+//
+//   - warm: nothing has changed since the pod before;
+//   - target-moved: the target has, and this is the first pod after;
+//   - matrix-changed: the view that a new matrix makes necessary, which is made
+//     beside the cycles, and a cycle.
+func BenchmarkCycle(b *testing.B) {
+	for _, nodes := range []int{100, 1000, 5000} {
+		for _, targets := range []int{1, 10, 50} {
+			b.Run(fmt.Sprintf("%dnodes/%dtargets", nodes, targets), func(b *testing.B) { benchmarkCycle(b, nodes, targets) })
+		}
+	}
+}
+
+func benchmarkCycle(b *testing.B, nodes, targets int) {
+	storage := &metav1.LabelSelector{MatchLabels: map[string]string{"role": "storage"}}
+	args := newArgs(config.Target{Name: "storage", Weight: 1, Aggregation: config.AggregationMean, Nodes: &config.NodesTarget{LabelSelector: storage}})
+	measured := rtts{}
+	var objects []runtime.Object
+	var peers []*corev1.Node
+	for i := range nodes {
+		n := node(fmt.Sprintf("node-%04d.example.internal", i))
+		if i%(nodes/targets) == 0 && len(peers) < targets {
+			n.Labels = map[string]string{"role": "storage"}
+			peers = append(peers, n)
+		}
+		objects = append(objects, n)
+	}
+	for i, object := range objects {
+		for j, peer := range peers {
+			if from := object.(*corev1.Node).Name; from != peer.Name {
+				measured[[2]string{from, peer.Name}] = time.Duration(100+(i*31+j*17)%5000) * time.Microsecond
+			}
+		}
+	}
+	c := newCluster(b, setting{args: args, objects: objects})
+	eventually(b, "the targets are known", func() bool {
+		sets := c.plugin.targets.Sets()
+		return sets[0].Version > 0 && len(sets[0].Replicas) == targets
+	})
+	c.measure(measured)
+	infos := tf.BuildNodeInfos(c.nodes)
+	pod := worker()
+	scores := make(fwk.NodeScoreList, len(infos))
+	cycle := func() {
+		state := framework.NewCycleState()
+		if status := c.plugin.PreScore(c.ctx, state, pod, infos); !status.IsSuccess() {
+			b.Fatal(status)
+		}
+		for i, info := range infos {
+			scores[i].Score, _ = c.plugin.Score(c.ctx, state, pod, info)
+		}
+		if status := c.plugin.NormalizeScore(c.ctx, state, pod, scores); !status.IsSuccess() {
+			b.Fatal(status)
+		}
+	}
+	b.Run("warm", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			cycle()
+		}
+	})
+	b.Run("target-moved", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			c.plugin.view.Load().latencies[0].Store(nil)
+			c.plugin.view.Load().costs[0].Store(nil)
+			cycle()
+		}
+	})
+	b.Run("matrix-changed", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			c.plugin.renew()
+			cycle()
+		}
+	})
+}

@@ -1,0 +1,123 @@
+package netlatency
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	dto "github.com/prometheus/client_model/go"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/component-base/metrics"
+	"k8s.io/component-base/metrics/legacyregistry"
+	"k8s.io/component-base/metrics/testutil"
+
+	"github.com/netlatency/netlatency/pkg/exposition"
+	"github.com/netlatency/netlatency/pkg/source"
+)
+
+func counted(t testing.TB, counter metrics.CounterMetric) float64 {
+	t.Helper()
+	value, err := testutil.GetCounterMetricValue(counter)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return value
+}
+
+// exposed is the lines of the scheduler's metrics that are ours and about
+// profile.
+func exposed(t *testing.T, profile string) []string {
+	t.Helper()
+	families, err := legacyregistry.DefaultGatherer.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var lines []string
+	for _, family := range families {
+		if !strings.HasPrefix(family.GetName(), "netlatency_") {
+			continue
+		}
+		for _, m := range family.GetMetric() {
+			labels, mine := "", false
+			for _, l := range m.GetLabel() {
+				if l.GetName() == "profile" {
+					mine = l.GetValue() == profile
+					continue
+				}
+				labels += fmt.Sprintf("%s=%s ", l.GetName(), l.GetValue())
+			}
+			value := m.GetGauge().GetValue()
+			if family.GetType() == dto.MetricType_COUNTER {
+				value = m.GetCounter().GetValue()
+			}
+			if mine {
+				lines = append(lines, fmt.Sprintf("%s %s%v", family.GetName(), labels, value))
+			}
+		}
+	}
+	slices.Sort(lines)
+	return lines
+}
+
+func TestMetrics(t *testing.T) {
+	c := newCluster(t, setting{
+		args:    newArgs(qdrantTarget(), gpuTarget()),
+		objects: []runtime.Object{node("a"), node("b"), qdrant("q-0", "store"), qdrant("q-1", "store"), qdrant("q-2", "a")},
+		sources: &sources{stats: source.Stats{
+			Agents: 5, Answered: 3, DiscoveryErrors: 1, RoundDuration: 250 * ms,
+			Failures: map[source.Failure]uint64{source.FailureTimeout: 7},
+			Dropped:  map[exposition.Reason]uint64{exposition.Malformed: 2},
+		}},
+	})
+	before := exposed(t, c.plugin.metrics.profile)
+	if slices.ContainsFunc(before, func(line string) bool { return strings.HasPrefix(line, "netlatency_matrix_") }) {
+		t.Errorf("there is a matrix before the first:\n%s", strings.Join(before, "\n"))
+	}
+	c.measure(rtts{{"a", "store"}: 1 * ms, {"b", "store"}: 2 * ms, {"b", "a"}: 1 * ms})
+	c.score(worker())
+	c.clock.Step(90 * time.Second)
+	want := []string{
+		"netlatency_matrix_age_seconds 90",
+		"netlatency_matrix_pairs 3",
+		"netlatency_scorings_total outcome=no_data 0",
+		"netlatency_scorings_total outcome=no_replicas 0",
+		"netlatency_scorings_total outcome=no_targets 0",
+		"netlatency_scorings_total outcome=scored 1",
+		"netlatency_scrape_agents state=answered 3",
+		"netlatency_scrape_agents state=known 5",
+		"netlatency_scrape_discovery_errors_total 1",
+		"netlatency_scrape_dropped_rows_total reason=malformed 2",
+		"netlatency_scrape_failures_total reason=timeout 7",
+		"netlatency_scrape_round_seconds 0.25",
+		"netlatency_target_nodes target=gpu 0",
+		"netlatency_target_nodes target=qdrant 2",
+		"netlatency_target_replicas target=gpu 0",
+		"netlatency_target_replicas target=qdrant 3",
+	}
+	if diff := cmp.Diff(want, exposed(t, c.plugin.metrics.profile)); diff != "" {
+		t.Errorf("metrics (-want +got):\n%s", diff)
+	}
+}
+
+func TestAnnouncedRemembersTheLastPods(t *testing.T) {
+	var a announced
+	uid := func(i int) types.UID { return types.UID(fmt.Sprint(i)) }
+	for i := range announcedMost + 10 {
+		if !a.first(uid(i)) {
+			t.Fatalf("pod %d is new and was not", i)
+		}
+	}
+	if a.first(uid(announcedMost + 9)) {
+		t.Error("the last pod is forgotten")
+	}
+	if !a.first(uid(0)) {
+		t.Error("the first pod is still known: what is kept must be bounded")
+	}
+	if len(a.known) != announcedMost || len(a.order) != announcedMost {
+		t.Errorf("%d and %d pods are kept, want %d", len(a.known), len(a.order), announcedMost)
+	}
+}

@@ -1,0 +1,156 @@
+// Package netlatency is the scheduler plugin that places pods near what they
+// talk to. It scores nodes by the cost that pkg/placement computes from
+// measured latency (pkg/source) and from where the pod's targets run
+// (pkg/target).
+//
+// All that is expensive happens beside the scheduling cycle, in the goroutine
+// that makes views; a cycle reads. Whatever is missing or broken makes the
+// plugin neutral, never a pod that cannot be scheduled.
+package netlatency
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	corelisters "k8s.io/client-go/listers/core/v1"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/events"
+	"k8s.io/klog/v2"
+	fwk "k8s.io/kube-scheduler/framework"
+	frameworkruntime "k8s.io/kubernetes/pkg/scheduler/framework/runtime"
+	"k8s.io/utils/clock"
+
+	"github.com/netlatency/netlatency/apis/config"
+	_ "github.com/netlatency/netlatency/apis/config/scheme" // without it there are no defaults and no conversion
+	"github.com/netlatency/netlatency/apis/config/validation"
+	"github.com/netlatency/netlatency/pkg/placement"
+	"github.com/netlatency/netlatency/pkg/target"
+)
+
+// Name is the plugin's name in the scheduler's configuration, and the name of
+// its arguments less "Args".
+const Name = "NetLatency"
+
+// NetLatency scores nodes by measured latency to a pod's targets.
+type NetLatency struct {
+	args    *config.NetLatencyArgs
+	band    placement.Band
+	wants   []want
+	rules   []rule
+	targets *target.Index
+	feed    *feed
+	nodes   corelisters.NodeLister
+	// nodesSynced is whether the handler for nodes has seen all of the start.
+	nodesSynced cache.InformerSynced
+	clock       clock.Clock
+	recorder    events.EventRecorder // may be nil
+	announced   announced
+	metrics     *profileMetrics
+
+	// wake asks the goroutine of run for a new view.
+	wake chan struct{}
+	// viewing serialises the making of views; readers only load view.
+	viewing sync.Mutex
+	view    atomic.Pointer[view]
+	// cycle is the scheduling cycle that PreScore prepared last.
+	cycle atomic.Pointer[cycle]
+}
+
+var (
+	_ fwk.PreScorePlugin  = &NetLatency{}
+	_ fwk.ScorePlugin     = &NetLatency{}
+	_ fwk.ScoreExtensions = &NetLatency{}
+	_ fwk.SignPlugin      = &NetLatency{}
+)
+
+// New returns the factory of the plugin for all profiles of one scheduler.
+// Profiles that ask for the same source share it: it is read once.
+func New() frameworkruntime.PluginFactory {
+	return newFactory(openSource, clock.RealClock{})
+}
+
+func newFactory(open opener, clock clock.Clock) frameworkruntime.PluginFactory {
+	feeds := &feeds{open: open}
+	return func(ctx context.Context, object runtime.Object, handle fwk.Handle) (fwk.Plugin, error) {
+		args, ok := object.(*config.NetLatencyArgs)
+		if !ok {
+			return nil, fmt.Errorf("want args to be of type NetLatencyArgs, got %T", object)
+		}
+		if err := validation.ValidateNetLatencyArgs(nil, args).ToAggregate(); err != nil {
+			return nil, fmt.Errorf("NetLatencyArgs of profile %q: %w", handle.ProfileName(), err)
+		}
+		return newPlugin(ctx, args, handle, feeds, clock)
+	}
+}
+
+// newPlugin prepares the plugin of one profile and starts what keeps it
+// current, which ends with ctx. The scheduler gives a context that lasts as
+// long as it does, and starts the informers later.
+func newPlugin(ctx context.Context, args *config.NetLatencyArgs, handle fwk.Handle, feeds *feeds, clock clock.Clock) (*NetLatency, error) {
+	factory := handle.SharedInformerFactory()
+	if factory == nil {
+		return nil, errors.New("the scheduler has no informers: NetLatency needs pods and nodes")
+	}
+	rules, err := newRules(args)
+	if err != nil {
+		return nil, err
+	}
+	targets, err := target.NewIndex(args.Targets, factory, clock)
+	if err != nil {
+		return nil, err
+	}
+	p := &NetLatency{
+		args:     args,
+		band:     placement.Band{Ratio: args.Band.Ratio, Floor: args.Band.Floor.Duration},
+		wants:    newWants(args),
+		rules:    rules,
+		targets:  targets,
+		nodes:    factory.Core().V1().Nodes().Lister(),
+		clock:    clock,
+		recorder: handle.EventRecorder(),
+		metrics:  newProfileMetrics(handle.ProfileName()),
+		wake:     make(chan struct{}, 1),
+	}
+	registration, err := factory.Core().V1().Nodes().Informer().AddEventHandler(p.nodeHandler())
+	if err != nil {
+		return nil, fmt.Errorf("watch nodes: %w", err)
+	}
+	p.nodesSynced = registration.HasSynced
+	ctx = klog.NewContext(ctx, klog.FromContext(ctx).WithValues("plugin", Name, "profile", handle.ProfileName()))
+	if p.feed, err = feeds.subscribe(ctx, args, handle.ClientSet(), p.metrics, p.wake); err != nil {
+		return nil, err
+	}
+	publishMetrics(ctx, p)
+	go p.metrics.guard(ctx, "targets", targets.Run)
+	go p.metrics.guard(ctx, "views", p.run)
+	return p, nil
+}
+
+// Name is the plugin's name in logs, metrics and configuration.
+func (p *NetLatency) Name() string { return Name }
+
+// signatureKey names what SignPod adds to a pod's signature.
+const signatureKey = Name + ".Targets()"
+
+// SignPod signs the targets that the pod's rule gives it, with all that the
+// configuration says about them: pods of the same targets rank nodes alike,
+// whatever their labels and namespaces. Versions of the matrix and of targets
+// are left out, or no two pods would share a ranking; one that outlives a
+// matrix does so for half a second.
+func (p *NetLatency) SignPod(ctx context.Context, pod *corev1.Pod) (fragments []fwk.SignFragment, status *fwk.Status) {
+	defer func() {
+		if p.metrics.survived(ctx, "SignPod", recover()) {
+			fragments, status = nil, fwk.NewStatus(fwk.Unschedulable, "the targets of the pod could not be signed")
+		}
+	}()
+	rule := p.ruleFor(pod)
+	if rule == nil {
+		return nil, nil
+	}
+	return rule.signature, nil
+}

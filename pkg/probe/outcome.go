@@ -1,0 +1,95 @@
+package probe
+
+import (
+	"net/netip"
+	"time"
+)
+
+// StampSource says whose clock readings a sample rests on.
+type StampSource string
+
+const (
+	// Kernel: t1, t2, t3 and t4 are all stamps of a kernel.
+	Kernel StampSource = "kernel"
+	// User: at least one of them is a reading of the user's clock, and what
+	// the host did between that and the network device is in the sample.
+	User StampSource = "user"
+)
+
+// Probe is one packet to be sent.
+type Probe struct {
+	Peer netip.AddrPort // the peer's probe port
+	Size int            // octets of UDP payload, MinSize to MaxSize
+	Tag  uint64         // the caller's own, for instance the number of a burst
+}
+
+// Outcome is how a Probe ended. At most one of Lost and Discarded is set, and
+// RTT is a latency only if neither is: a timeout is never a latency.
+type Outcome struct {
+	Probe
+	Session uint64
+	Seq     uint32
+	// Lost: no answer came within the timeout.
+	Lost bool
+	// Discarded: neither a sample nor a loss, and to be counted as neither.
+	// The answer came but its stamps contradict each other (a clock was
+	// stepped), or the peer was forgotten or the UDP ended before it came.
+	Discarded bool
+	// RTT is the round-trip time without the reflector's share, never
+	// negative and never more than the monotonic clock saw pass.
+	RTT time.Duration
+	// Sent is when the packet was handed to the kernel, with a monotonic
+	// reading.
+	Sent time.Time
+	// Stamps is set for a sample only.
+	Stamps StampSource
+}
+
+// Reason is why a packet that arrived was not used. It is fit to be the value
+// of a metric label.
+type Reason string
+
+const (
+	// Malformed: not a packet of ours.
+	Malformed Reason = "malformed"
+	// WrongSize: a reply that has not the size of its request.
+	WrongSize Reason = "size"
+	// WrongSource: a reply from an address that was not probed.
+	WrongSource Reason = "source"
+	// WrongSession: a reply to another prober, or to one that has ended.
+	WrongSession Reason = "session"
+	// Unsent: a reply to a packet that was never sent.
+	Unsent Reason = "unsent"
+	// Duplicate: a reply to a packet that was answered already.
+	Duplicate Reason = "duplicate"
+	// Late: a reply after the timeout; its packet is lost.
+	Late Reason = "late"
+	// Unwanted: a request, and there is no Reflector.
+	Unwanted Reason = "unwanted"
+	// SourceLimit: a request beyond what one source is answered.
+	SourceLimit Reason = "source_limit"
+	// TotalLimit: a request beyond what all sources together are answered.
+	TotalLimit Reason = "total_limit"
+	// SendFailed: a request whose reply the kernel refused to send.
+	SendFailed Reason = "send_failed"
+)
+
+// Counters is what a UDP has counted since it was opened. Sent less all
+// outcomes is what is under way: Kernel + User samples, Lost, OutOfBracket
+// and Abandoned are the outcomes.
+type Counters struct {
+	Sent       uint64 // probes that the kernel took
+	SendFailed uint64 // calls of Send that returned an error of the kernel
+
+	KernelSamples, UserSamples uint64
+	Lost                       uint64
+	OutOfBracket               uint64 // discarded: stamps that contradict each other
+	Abandoned                  uint64 // discarded: forgotten while under way
+
+	// Ignored counts packets that arrived and were not used. All reasons that
+	// can occur are there from the start.
+	Ignored map[Reason]uint64
+	// Missing counts samples by the kernel stamps that they had to do
+	// without: "t1", "t2", "t3", "t4".
+	Missing map[string]uint64
+}

@@ -1,0 +1,132 @@
+package probe
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// countByKernel makes the socket behave as on a kernel before 6.13, which
+// does not let us number the packets.
+func countByKernel(u *UDP) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.socket.out.explicit = false
+}
+
+func TestStampsAreMatchedWhereTheKernelCountsPackets(t *testing.T) {
+	reflector := start(t, loopback4, UDPOptions{Reflector: NewReflector(ReflectorOptions{})})
+	prober := start(t, loopback4, UDPOptions{})
+	countByKernel(prober.UDP)
+	countByKernel(reflector.UDP)
+	wantKernelSamples(t, probeInTurn(t, prober, reflector.LocalAddr(), 20))
+}
+
+// Old kernels count a packet that then cannot be sent.
+func TestStampsAreMatchedAfterSendsThatFailed(t *testing.T) {
+	for name, count := range map[string]func(*UDP){"numbered by us": func(*UDP) {}, "counted by the kernel": countByKernel} {
+		t.Run(name, func(t *testing.T) {
+			reflector := start(t, loopback4, UDPOptions{Reflector: NewReflector(ReflectorOptions{})})
+			prober := start(t, loopback4, UDPOptions{})
+			count(prober.UDP)
+			for i := range uint64(20) {
+				if err := prober.Send(Probe{Peer: netip.MustParseAddrPort("255.255.255.255:1"), Size: MinSize}); err == nil {
+					t.Fatal("a broadcast was sent, so this test shows nothing")
+				}
+				if i%4 == 0 {
+					skipNumber(t, prober.UDP)
+				}
+				prober.send(t, reflector.LocalAddr(), i)
+				if i > 0 {
+					wantKernel(t, prober.UDP, prober.next(t))
+				}
+			}
+			if got := prober.Counters().SendFailed; got != 25 {
+				t.Errorf("%d failures counted, want 25", got)
+			}
+		})
+	}
+}
+
+// skipNumber makes the kernel count a packet that is not one of ours, as an
+// old kernel does for one that fails, and then fail.
+func skipNumber(t *testing.T, u *UDP) {
+	u.mu.Lock()
+	if !u.socket.out.explicit {
+		if err := u.socket.sender.sendmsg(u.socket.tx, make([]byte, MinSize), u.socket.local, netip.Addr{}, 0, false); err != nil {
+			t.Errorf("send to itself: %v", err)
+		}
+	}
+	u.mu.Unlock()
+	if err := u.Send(Probe{Peer: netip.MustParseAddrPort("255.255.255.255:1"), Size: MinSize}); err == nil {
+		t.Error("a broadcast was sent, so this test shows nothing")
+	}
+}
+
+func wantKernel(t *testing.T, u *UDP, o Outcome) {
+	t.Helper()
+	if o.Lost || o.Discarded || o.Stamps != Kernel {
+		t.Fatalf("outcome is %+v, want a sample by kernel stamps; counters: %+v", o, u.Counters())
+	}
+}
+
+func TestNobodyIsWokenByATransmitStamp(t *testing.T) {
+	prober := open(t, loopback4, UDPOptions{})
+	defer prober.Close()
+	silent := start(t, loopback4, UDPOptions{})
+	prober.send(t, silent.LocalAddr(), 0)
+	fds := []unix.PollFd{{Fd: int32(prober.socket.fd), Events: unix.POLLIN}}
+	if n, err := unix.Poll(fds, 50); n != 0 || err != nil {
+		t.Errorf("poll returned %d sockets with events %#x, error %v, want none", n, fds[0].Revents, err)
+	}
+	if stamps := prober.socket.transmitted(); len(stamps) != 1 {
+		t.Errorf("%d transmit stamps, want 1", len(stamps))
+	}
+}
+
+func TestASecondSocketTakesNothingThatArrives(t *testing.T) {
+	reflector := start(t, loopback4, UDPOptions{Reflector: unlimited()})
+	// From many ports, since a group without its filter chooses by their hash.
+	for range 20 {
+		wantKernelSamples(t, probeInTurn(t, start(t, loopback4, UDPOptions{}), reflector.LocalAddr(), 2))
+	}
+}
+
+func TestOneSocketServesWhereASecondIsNotToBeHad(t *testing.T) {
+	alone := func(options UDPOptions) *station {
+		s := open(t, loopback4, options)
+		unix.Close(s.socket.tx)
+		s.socket.tx = s.socket.fd
+		s.run(t)
+		return s
+	}
+	reflector := alone(UDPOptions{Reflector: NewReflector(ReflectorOptions{})})
+	wantKernelSamples(t, probeInTurn(t, alone(UDPOptions{}), reflector.LocalAddr(), 50))
+}
+
+func TestWithoutKernelStampsTheUsersClockServes(t *testing.T) {
+	reflector := start(t, loopback4, UDPOptions{Reflector: NewReflector(ReflectorOptions{})})
+	prober := start(t, loopback4, UDPOptions{Timeout: time.Second})
+	for _, s := range []*station{reflector, prober} {
+		for _, fd := range []int{s.socket.fd, s.socket.tx} {
+			if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPING, 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s.mu.Lock()
+		s.socket.out.explicit = false
+		s.socket.unstamped = unix.EPERM
+		s.mu.Unlock()
+	}
+	prober.send(t, reflector.LocalAddr(), 0)
+	if o := prober.next(t); o.Lost || o.Discarded || o.RTT <= 0 || o.Stamps != User {
+		t.Errorf("outcome is %+v, want a sample by the user's clock", o)
+	}
+	for stamp, n := range prober.Counters().Missing {
+		if n != 1 {
+			t.Errorf("%s is missing %d times, want 1", stamp, n)
+		}
+	}
+}

@@ -1,0 +1,240 @@
+package source
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync/atomic"
+	"time"
+
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/klog/v2"
+	"k8s.io/utils/clock"
+
+	"github.com/netlatency/netlatency/pkg/latency"
+)
+
+// AgentsOptions configures Agents. All fields are required unless it is said
+// otherwise.
+type AgentsOptions struct {
+	// Client lists and watches EndpointSlices in Namespace, nothing else.
+	Client kubernetes.Interface
+	// Namespace and Service name the headless Service of the agents, Port the
+	// port of it that serves the matrix.
+	Namespace, Service, Port string
+	// Interval is the time from the start of one round of reads to that of the
+	// next. A round that is not done by then ends with what it has.
+	Interval time.Duration
+	// Timeout bounds the read of one agent.
+	Timeout time.Duration
+	// Window is the span of time that agents are asked to give statistics over;
+	// 0 asks for their own.
+	Window time.Duration
+	// StaleAfter is how old a row's newest sample may become before the row
+	// leaves the matrix. An agent that does not answer keeps its last rows
+	// until then.
+	StaleAfter time.Duration
+	// Hysteresis is applied from one matrix to the next; the zero value takes
+	// every observation as it is.
+	Hysteresis latency.Hysteresis
+	// Publish takes each new matrix, from the goroutine of Run, which waits for
+	// it. The first comes as soon as the first round is done.
+	Publish func(*latency.Matrix)
+	// Clock is the real clock when nil. It times rounds and ages; timeouts of
+	// reads are always real.
+	Clock clock.Clock
+}
+
+func (o AgentsOptions) validate() error {
+	var errs []error
+	for name, missing := range map[string]bool{
+		"Client": o.Client == nil, "Namespace": o.Namespace == "", "Service": o.Service == "",
+		"Port": o.Port == "", "Publish": o.Publish == nil,
+	} {
+		if missing {
+			errs = append(errs, fmt.Errorf("%s is not set", name))
+		}
+	}
+	for name, d := range map[string]time.Duration{"Interval": o.Interval, "Timeout": o.Timeout, "StaleAfter": o.StaleAfter} {
+		if d <= 0 {
+			errs = append(errs, fmt.Errorf("%s is %v: want more than 0", name, d))
+		}
+	}
+	if o.Window < 0 {
+		errs = append(errs, fmt.Errorf("Window is %v: want 0 or more", o.Window))
+	}
+	return errors.Join(errs...)
+}
+
+// Agents reads all probe agents of a cluster, over and over, and publishes
+// what they measured as one matrix.
+//
+// The goroutine of Run owns all state. Readers share what it publishes, the
+// matrices and Stats, which do not change any more.
+type Agents struct {
+	options   AgentsOptions
+	clock     clock.Clock
+	discovery *discovery
+	scraper   *scraper
+	stats     atomic.Pointer[Stats]
+
+	matrix *latency.Matrix
+	// observed is what the matrix is built from, spare the map of the round
+	// before, kept for its memory.
+	observed, spare map[latency.Pair]latency.Distribution
+	// health of the agents by node, as of the last round.
+	health map[string]health
+	totals totals
+}
+
+// health is how the reads of one agent went.
+type health struct {
+	failing bool
+	tried   time.Time // the last attempt
+}
+
+// NewAgents checks the options and prepares a source; Run starts it.
+func NewAgents(options AgentsOptions) (*Agents, error) {
+	if err := options.validate(); err != nil {
+		return nil, fmt.Errorf("source of agents: %w", err)
+	}
+	if options.Clock == nil {
+		options.Clock = clock.RealClock{}
+	}
+	a := &Agents{
+		options:  options,
+		clock:    options.Clock,
+		scraper:  newScraper(options.Timeout, options.Window, options.Clock),
+		observed: make(map[latency.Pair]latency.Distribution),
+		spare:    make(map[latency.Pair]latency.Distribution),
+		health:   make(map[string]health),
+		totals:   newTotals(),
+	}
+	var err error
+	a.discovery, err = newDiscovery(options.Client, options.Namespace, options.Service, options.Port, options.Clock)
+	if err != nil {
+		return nil, fmt.Errorf("source of agents: %w", err)
+	}
+	a.stats.Store(&Stats{})
+	return a, nil
+}
+
+// Run reads and publishes until ctx ends; all goroutines of the source end
+// before it returns. It must be called once. It never fails: whatever cannot
+// be read is in Stats, and tried again.
+func (a *Agents) Run(ctx context.Context) {
+	stop := a.discovery.start(ctx)
+	defer stop()
+	defer a.scraper.close()
+
+	// The agents may be found a moment from now, or not for hours because the
+	// API server refuses: the first of synced and the timer starts a round.
+	synced := a.discovery.synced()
+	next := a.clock.NewTimer(a.jittered())
+	defer func() { next.Stop() }()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-synced:
+			synced = nil
+		case <-next.C():
+		}
+		started := a.clock.Now()
+		next.Stop()
+		next = a.clock.NewTimer(a.jittered())
+		a.round(ctx, started)
+	}
+}
+
+// jittered is the Interval give or take a tenth, so that schedulers that were
+// started together do not read the agents together.
+func (a *Agents) jittered() time.Duration {
+	return time.Duration(float64(a.options.Interval) * (0.9 + 0.2*rand.Float64()))
+}
+
+// round reads all agents once and publishes, unless ctx ended.
+func (a *Agents) round(ctx context.Context, started time.Time) {
+	logger := klog.FromContext(ctx)
+	agents := a.discovery.agents()
+	a.order(agents)
+
+	within, cancel := context.WithTimeout(ctx, a.options.Interval)
+	answers := a.scraper.scrape(within, agents)
+	cancel()
+	if ctx.Err() != nil {
+		return
+	}
+
+	now := a.clock.Now()
+	a.judge(logger, answers)
+	a.observe(answers, now)
+	a.matrix = a.matrix.Next(now, a.observed, a.options.Hysteresis)
+
+	answered := 0
+	for _, answer := range answers {
+		if answer.err == nil {
+			answered++
+		}
+	}
+	if answered > 0 {
+		a.totals.lastSuccess = now
+	}
+	a.stats.Store(a.totals.snapshot(Stats{
+		Agents:        len(agents),
+		Answered:      answered,
+		RoundDuration: now.Sub(started),
+		Version:       a.matrix.Version(),
+		Pairs:         a.matrix.Pairs(),
+	}))
+	a.options.Publish(a.matrix)
+}
+
+// observe makes a.observed out of the answers and of what is still good of
+// the round before.
+func (a *Agents) observe(answers []answer, now time.Time) {
+	stale := func(d latency.Distribution) bool { return now.Sub(d.Newest) > a.options.StaleAfter }
+	// A name comes with every row; kept are the strings of one.
+	names := make(map[string]string, 2*len(answers))
+	shared := func(name string) string {
+		if one, ok := names[name]; ok {
+			return one
+		}
+		names[name] = name
+		return name
+	}
+	known := make(map[string]bool, len(answers))  // nodes with an agent
+	spoken := make(map[string]bool, len(answers)) // those whose agent answered
+	for _, answer := range answers {
+		known[shared(answer.agent.node)] = true
+	}
+	next := a.spare
+	clear(next)
+	for _, answer := range answers {
+		if answer.err != nil {
+			continue
+		}
+		spoken[answer.agent.node] = true
+		for _, row := range answer.window.Rows {
+			if stale(row.Distribution) {
+				continue
+			}
+			row.Method = shared(row.Method)
+			next[latency.Pair{Node: shared(answer.agent.node), Peer: shared(row.Peer)}] = row.Distribution
+		}
+	}
+	for pair, d := range a.observed {
+		if _, ok := next[pair]; ok || stale(d) {
+			continue
+		}
+		// An agent that was started anew knows its peers again within a few
+		// rounds. Rows about nodes that have no agent are not waited for:
+		// otherwise one bad agent could fill the memory with new names.
+		if spoken[pair.Node] && !known[pair.Peer] {
+			continue
+		}
+		next[pair] = d
+	}
+	a.spare, a.observed = a.observed, next
+}

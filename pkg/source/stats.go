@@ -1,0 +1,85 @@
+package source
+
+import (
+	"maps"
+	"time"
+
+	"github.com/netlatency/netlatency/pkg/exposition"
+)
+
+// Failure says why an agent could not be read, in the form of a metric label.
+type Failure string
+
+const (
+	// FailurePort: the Service has no port of the configured name.
+	FailurePort Failure = "port"
+	// FailureConnect: no connection, or it broke.
+	FailureConnect Failure = "connect"
+	// FailureTimeout: no whole answer within the timeout of an agent, or
+	// before the round was over.
+	FailureTimeout Failure = "timeout"
+	// FailureStatus: an HTTP status other than 200. Redirects are not followed.
+	FailureStatus Failure = "status"
+	// FailureLimit: an answer of too many bytes or series.
+	FailureLimit Failure = "limit"
+	// FailureDecode: an answer that cannot be read.
+	FailureDecode Failure = "decode"
+	// FailureIdentity: an answer in the name of another node than the one that
+	// the agent's EndpointSlice says it runs on.
+	FailureIdentity Failure = "identity"
+)
+
+// Stats is how the source is doing, as of the end of its last round. It is
+// immutable.
+type Stats struct {
+	// Synced is whether the EndpointSlices have been listed at least once.
+	Synced bool
+	// DiscoveryErrors counts failed attempts to list or watch EndpointSlices;
+	// what was known before is used on.
+	DiscoveryErrors uint64
+	// Agents is the number of nodes with a ready agent, Answered how many of
+	// them gave their rows in the last round.
+	Agents, Answered int
+	// Failures counts reads of agents that failed, since the start.
+	Failures map[Failure]uint64
+	// Dropped counts rows of readable answers that were dropped, since the
+	// start.
+	Dropped map[exposition.Reason]uint64
+	// RoundDuration is how long the last round took.
+	RoundDuration time.Duration
+	// LastSuccess is the end of the last round in which an agent answered, the
+	// zero time when there was none.
+	LastSuccess time.Time
+	// Version and Pairs describe the matrix that was published last; Version is
+	// 0 before the first.
+	Version uint64
+	Pairs   int
+}
+
+// Stats gives the state as of the last round. It may be called from any
+// goroutine; the maps must not be changed.
+func (a *Agents) Stats() Stats {
+	stats := *a.stats.Load()
+	stats.Synced = a.discovery.hasSynced()
+	stats.DiscoveryErrors = a.discovery.errors.Load()
+	return stats
+}
+
+// totals counts since the start. The goroutine of Run owns it.
+type totals struct {
+	failures    map[Failure]uint64
+	dropped     map[exposition.Reason]uint64
+	lastSuccess time.Time
+}
+
+func newTotals() totals {
+	return totals{failures: make(map[Failure]uint64), dropped: make(map[exposition.Reason]uint64)}
+}
+
+// snapshot completes stats by copies of the totals.
+func (t totals) snapshot(stats Stats) *Stats {
+	stats.Failures = maps.Clone(t.failures)
+	stats.Dropped = maps.Clone(t.dropped)
+	stats.LastSuccess = t.lastSuccess
+	return &stats
+}

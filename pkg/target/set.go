@@ -1,0 +1,63 @@
+package target
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/netlatency/netlatency/pkg/placement"
+)
+
+// Set is where a target runs at one moment. It is immutable: a change makes a
+// new Set, so that what is computed from a Set holds as long as it is the
+// target's current one.
+type Set struct {
+	// Version grows with every change of the target; 0 is the set of a target
+	// of which nothing has been seen.
+	Version uint64
+	// Replicas, by node name, is how many ready replicas run on which node.
+	// A node target counts once for each node.
+	Replicas []placement.Replica
+	// Grace says that none is ready any more, and Replicas is where they last
+	// were.
+	Grace bool
+}
+
+// members is the replicas of one target by key, the namespaced name of a pod
+// or the name of a node, and what follows from them.
+type members struct {
+	node  map[string]string // by key
+	count map[string]int    // by node
+}
+
+func newMembers() members {
+	return members{node: make(map[string]string), count: make(map[string]int)}
+}
+
+// place notes that the replica called key runs on node, or nowhere if node is
+// empty, and reports whether the set of replicas is another one now.
+func (m members) place(key, node string) bool {
+	before := m.node[key]
+	if before == node {
+		return false
+	}
+	if before != "" {
+		delete(m.node, key)
+		if m.count[before]--; m.count[before] == 0 {
+			delete(m.count, before)
+		}
+	}
+	if node != "" {
+		m.node[key] = node
+		m.count[node]++
+	}
+	return true
+}
+
+func (m members) replicas() []placement.Replica {
+	replicas := make([]placement.Replica, 0, len(m.count))
+	for node, count := range m.count {
+		replicas = append(replicas, placement.Replica{Node: node, Count: count})
+	}
+	slices.SortFunc(replicas, func(a, b placement.Replica) int { return cmp.Compare(a.Node, b.Node) })
+	return replicas
+}

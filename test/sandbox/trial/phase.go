@@ -1,0 +1,291 @@
+package trial
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/netlatency/netlatency/pkg/placement"
+	"github.com/netlatency/netlatency/test/sandbox"
+	"github.com/netlatency/netlatency/test/sandbox/application"
+	"github.com/netlatency/netlatency/test/sandbox/cluster"
+)
+
+// outcome is what one mode did in a phase, before the truth of the whole phase
+// is known.
+type outcome struct {
+	mode     *Mode
+	workers  []string // their nodes
+	places   []Place  // without costs
+	searches []application.Search
+}
+
+// phase tries every mode and adds the phase to the report.
+func (t *trial) phase(ctx context.Context, name string) error {
+	if err := t.recorder.begin(); err != nil {
+		return err
+	}
+	if t.pinnedTo == nil {
+		if err := t.pin(ctx); err != nil {
+			return err
+		}
+	}
+	outcomes := make(map[string]outcome)
+	for _, mode := range Modes {
+		t.options.Progress.Status("%s, %s: bursting from %d to %d workers", name, mode, t.Scenario.Burst.From, t.Scenario.Burst.To)
+		o, err := t.burst(ctx, mode)
+		if err != nil {
+			return fmt.Errorf("mode %s: %w", mode, err)
+		}
+		outcomes[mode] = o
+		t.options.Progress.Step("%s, %s: %d of %d workers bound in %.1f s, %d searches run", name, mode, o.mode.Bound, o.mode.Workers, o.mode.SecondsToBound, len(o.searches))
+	}
+	if err := t.recorder.read(); err != nil {
+		return err
+	}
+	phase := Phase{Name: name, Modes: make(map[string]*Mode)}
+	for mode, o := range outcomes {
+		if err := t.judge(o); err != nil {
+			return fmt.Errorf("mode %s: %w", mode, err)
+		}
+		phase.Modes[mode] = o.mode
+	}
+	t.report.Phases = append(t.report.Phases, phase)
+	return nil
+}
+
+// pin chooses the provider whose nodes are the best place on average, as who
+// pins by hand would.
+func (t *trial) pin(ctx context.Context) error {
+	// A few rounds of probes tell the means well enough.
+	if err := sleep(ctx, 3*t.Scenario.Probe.Interval.Duration); err != nil {
+		return err
+	}
+	if err := t.recorder.read(); err != nil {
+		return err
+	}
+	type provider struct {
+		nodes []string
+		sum   time.Duration
+	}
+	providers := make(map[string]*provider)
+	for _, n := range t.Scenario.NodeList() {
+		p := providers[n.Provider]
+		if p == nil {
+			p = &provider{}
+			providers[n.Provider] = p
+		}
+		if cost, ok := t.cost(n.Name); ok {
+			p.nodes = append(p.nodes, n.Name)
+			p.sum += cost
+		}
+	}
+	var best time.Duration
+	for _, candidate := range t.Scenario.Providers {
+		p := providers[candidate.Name]
+		if len(p.nodes) == 0 {
+			continue
+		}
+		if mean := p.sum / time.Duration(len(p.nodes)); t.pinnedTo == nil || mean < best {
+			best, t.pinnedTo = mean, p.nodes
+		}
+	}
+	if t.pinnedTo == nil {
+		return fmt.Errorf("the WAN's log has no round trip from any node to %v", t.Scenario.Applications.Search)
+	}
+	return nil
+}
+
+// cost is the true cost of a worker on a node: the mean round trip of its
+// search's steps, each to all replicas alike.
+func (t *trial) cost(node string) (time.Duration, bool) {
+	var sum time.Duration
+	for _, step := range t.Scenario.Applications.Search {
+		var toReplicas time.Duration
+		for _, r := range t.replicas[step] {
+			rtt, ok := t.recorder.phase.Mean(node, r.Node)
+			if !ok {
+				return 0, false
+			}
+			toReplicas += rtt
+		}
+		sum += toReplicas / time.Duration(len(t.replicas[step]))
+	}
+	return sum / time.Duration(len(t.Scenario.Applications.Search)), true
+}
+
+// burst scales a RayService up, lets its workers search, and deletes it.
+func (t *trial) burst(ctx context.Context, mode string) (outcome, error) {
+	burst := t.Scenario.Burst
+	service, err := t.rayService(mode)
+	if err != nil {
+		return outcome{}, err
+	}
+	key := service.Key()
+	if err := t.Cluster.ApplyRayService(ctx, service); err != nil {
+		return outcome{}, err
+	}
+	starting, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	if err := t.Cluster.WaitRayServiceRunning(starting, key); err != nil {
+		return outcome{}, err
+	}
+	if _, err := t.Cluster.WaitWorkersBound(starting, key, burst.From); err != nil {
+		return outcome{}, err
+	}
+	scaled := time.Now()
+	if err := t.Cluster.ScaleRayService(ctx, key, burst.To); err != nil {
+		return outcome{}, err
+	}
+	workers, took, err := t.settled(ctx, key, scaled)
+	if err != nil {
+		return outcome{}, err
+	}
+	o := outcome{mode: &Mode{Workers: burst.To, Bound: len(workers), SecondsToBound: took.Seconds(), PerNode: make(map[string]int)}}
+	for _, w := range workers {
+		o.workers = append(o.workers, w.Spec.NodeName)
+		o.mode.PerNode[w.Spec.NodeName]++
+	}
+	if o.places, o.mode.Overcommitted, err = t.rooms(ctx, key); err != nil {
+		return outcome{}, err
+	}
+	if o.searches, err = t.search(ctx, o.workers); err != nil {
+		return outcome{}, err
+	}
+	deleting, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	return o, t.Cluster.DeleteRayService(deleting, key)
+}
+
+// rayService is the example that we ship, as the mode wants it. For netlatency
+// it is left as it is but for its size.
+func (t *trial) rayService(mode string) (*cluster.RayService, error) {
+	service, err := cluster.ReadRayService(t.Path("manifests", "examples", "rayservice.yaml"))
+	if err != nil {
+		return nil, err
+	}
+	service.Rename(types.NamespacedName{Namespace: sandbox.WorkerNamespace, Name: mode})
+	if err := service.SetWorkers(t.Scenario.Burst.From); err != nil {
+		return nil, err
+	}
+	if err := service.SetWorkerRequests(t.Scenario.Burst.Requests); err != nil {
+		return nil, err
+	}
+	if mode == ModeNetLatency {
+		return service, nil
+	}
+	if err := service.SetSchedulerName(corev1.DefaultSchedulerName); err != nil {
+		return nil, err
+	}
+	head := []string{"spec", "rayClusterConfig", "headGroupSpec", "template", "spec", "schedulerName"}
+	if err := unstructured.SetNestedField(service.Object().Object, corev1.DefaultSchedulerName, head...); err != nil {
+		return nil, err
+	}
+	if mode == ModePinned {
+		return service, service.SetWorkerAffinity(sandbox.OnNodes(t.pinnedTo))
+	}
+	return service, nil
+}
+
+// patience is how long a burst may make no progress before those that are
+// bound are taken for all.
+const patience = 15 * time.Second
+
+// settled waits until all workers are bound, or no more of them are, and
+// returns the bound ones and how long after start the last was seen.
+func (t *trial) settled(ctx context.Context, key types.NamespacedName, start time.Time) ([]*corev1.Pod, time.Duration, error) {
+	var bound []*corev1.Pod
+	last := time.Now()
+	for {
+		workers, err := t.Cluster.Workers(ctx, key)
+		if err != nil {
+			return nil, 0, err
+		}
+		placed := slices.DeleteFunc(slices.Clone(workers), func(p *corev1.Pod) bool { return p.Spec.NodeName == "" })
+		if len(placed) > len(bound) {
+			bound, last = placed, time.Now()
+		}
+		if len(bound) >= t.Scenario.Burst.To || time.Since(last) > patience {
+			return bound, last.Sub(start), nil
+		}
+		if err := sleep(ctx, 50*time.Millisecond); err != nil {
+			return nil, 0, err
+		}
+	}
+}
+
+// search lets the workers search once the control plane has come to rest.
+func (t *trial) search(ctx context.Context, workers []string) ([]application.Search, error) {
+	if len(workers) == 0 {
+		return nil, nil
+	}
+	if err := sleep(ctx, 2*time.Second); err != nil {
+		return nil, err
+	}
+	load := application.Load{
+		Workers: workers, Steps: t.Scenario.Applications.Search, Replicas: t.replicas,
+		Searches: t.options.Searches, Clients: t.options.Clients, Session: t.session,
+		Dial: t.Dial,
+	}
+	t.session += uint64(load.Searches)
+	searches, err := load.Run(ctx)
+	if err != nil {
+		return nil, err
+	}
+	// The WAN writes its log every 100 ms.
+	return searches, sleep(ctx, 300*time.Millisecond)
+}
+
+// band is the plugin's default: nodes within it are equally near.
+var band = placement.Band{Floor: 100 * time.Microsecond, Ratio: 0.1}
+
+// judge fills in what only the truth of the phase tells.
+func (t *trial) judge(o outcome) error {
+	for i := range o.places {
+		o.places[i].Cost, o.places[i].Known = t.cost(o.places[i].Node)
+	}
+	if best, ok := Solve(o.places, len(o.workers), band.Width); ok {
+		o.mode.NearShare = best.NearShare(o.workers)
+		if cost, ok := MeanCost(o.places, o.workers); ok {
+			o.mode.Cost = milliseconds(cost)
+			o.mode.CostVsBest = float64(cost) / float64(best.Cost)
+		}
+	}
+	var trips, net, wall []time.Duration
+	missing := 0
+	for _, s := range o.searches {
+		whole := time.Duration(0)
+		complete := true
+		for i, peer := range s.Peers {
+			trip, ok := time.Duration(0), true
+			if peer != s.Node {
+				trip, ok = t.recorder.phase.Trip(s.Session, uint32(i))
+			}
+			if !ok {
+				complete = false
+				break
+			}
+			trips = append(trips, trip)
+			whole += trip
+		}
+		if !complete {
+			missing++
+			continue
+		}
+		net = append(net, whole)
+		wall = append(wall, s.Took)
+	}
+	if missing*100 > len(o.searches) {
+		return fmt.Errorf("%d of %d searches are not in the WAN's log as a whole", missing, len(o.searches))
+	}
+	o.mode.Searches = len(net)
+	o.mode.RTTP50, o.mode.RTTP99 = milliseconds(quantile(trips, 0.5)), milliseconds(quantile(trips, 0.99))
+	o.mode.SearchNetP50, o.mode.SearchNetP99 = milliseconds(quantile(net, 0.5)), milliseconds(quantile(net, 0.99))
+	o.mode.SearchP50, o.mode.SearchP99 = milliseconds(quantile(wall, 0.5)), milliseconds(quantile(wall, 0.99))
+	return nil
+}

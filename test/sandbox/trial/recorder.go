@@ -1,0 +1,87 @@
+package trial
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"k8s.io/klog/v2"
+
+	"github.com/netlatency/netlatency/test/sandbox"
+	"github.com/netlatency/netlatency/test/sandbox/wan"
+)
+
+// recorder collects what the agents measured and what the WAN logged. read,
+// begin and errors belong to one goroutine; the agents' samples come from
+// others.
+type recorder struct {
+	sandbox *sandbox.Sandbox
+	whole   *Truth // since the start
+	phase   *Truth // since the phase began
+	offset  int64  // of the log
+
+	streams sync.WaitGroup
+	mu      sync.Mutex
+	samples []sandbox.Sample
+}
+
+func newRecorder(ctx context.Context, s *sandbox.Sandbox) *recorder {
+	r := &recorder{sandbox: s, whole: NewTruth(s.NodeNames()), phase: NewTruth(s.NodeNames())}
+	for _, n := range s.Nodes {
+		r.streams.Go(func() {
+			err := s.Samples(ctx, n.Name, func(sample sandbox.Sample) {
+				r.mu.Lock()
+				defer r.mu.Unlock()
+				r.samples = append(r.samples, sample)
+			})
+			if err != nil && ctx.Err() == nil {
+				klog.FromContext(ctx).Error(err, "Samples of an agent are missing from the report", "node", n.Name)
+			}
+		})
+	}
+	return r
+}
+
+// read takes in what the WAN has logged since the last call.
+func (r *recorder) read() error {
+	records, next, err := wan.ReadLog(r.sandbox.Log, r.offset)
+	if err != nil {
+		return err
+	}
+	r.offset = next
+	r.whole.Add(records)
+	r.phase.Add(records)
+	return nil
+}
+
+// begin makes the phase's truth start now.
+func (r *recorder) begin() error {
+	if err := r.read(); err != nil {
+		return err
+	}
+	r.phase = NewTruth(r.sandbox.NodeNames())
+	return nil
+}
+
+// errors puts into the report how far the agents' samples were off. The
+// streams must have ended.
+func (r *recorder) errors(report *Report) error {
+	r.streams.Wait()
+	if err := r.read(); err != nil {
+		return err
+	}
+	var errors []time.Duration
+	for _, s := range r.samples {
+		if truth, ok := r.whole.Probe(s.Session, s.Seq); ok {
+			errors = append(errors, (time.Duration(s.RTT) - truth).Abs())
+		}
+	}
+	if len(errors) == 0 {
+		return fmt.Errorf("none of %d samples of the agents is in the WAN's log", len(r.samples))
+	}
+	report.RTTSamples = len(errors)
+	report.RTTErrorP50 = milliseconds(quantile(errors, 0.5))
+	report.RTTErrorP99 = milliseconds(quantile(errors, 0.99))
+	return nil
+}
