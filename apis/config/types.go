@@ -36,7 +36,6 @@ type NetLatencyArgs struct {
 	// pod counts, and a pod that none matches has no targets. With no rules at
 	// all every pod wants every target.
 	Rules []Rule
-	Extra map[string]string
 }
 
 // Source is where the latency matrix comes from. Exactly one member is set.

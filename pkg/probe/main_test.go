@@ -25,7 +25,7 @@ func TestMain(m *testing.M) {
 func keepStamping() error {
 	stamped := make(chan Outcome, 1000)
 	u, err := ListenUDP(context.Background(), netip.MustParseAddrPort("127.0.0.1:0"), UDPOptions{
-		Timeout:   time.Second,
+		Timeout:   100 * time.Millisecond,
 		Outcome:   func(o Outcome) { stamped <- o },
 		Reflector: NewReflector(ReflectorOptions{}),
 	})

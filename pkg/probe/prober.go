@@ -109,7 +109,7 @@ func (p *prober) abort(k *packet) {
 // (bpf_redirect) the kernel gives two, and the first is nearer to the sender.
 // One from before the packet was sent is another's, whose number came again.
 func (k *packet) transmitted(ticket uint64, t1 int64) {
-	if k.ticket == ticket && t1 >= k.sent.unix {
+	if k.ticket == ticket && k.t1 == 0 && t1 >= k.sent.unix {
 		k.t1 = t1
 	}
 }

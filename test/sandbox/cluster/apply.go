@@ -19,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/json"
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/client-go/kubernetes/scheme"
 	"sigs.k8s.io/yaml"
@@ -115,8 +116,14 @@ func decodeManifests(manifests []byte) ([]*unstructured.Unstructured, error) {
 		if err != nil {
 			return nil, fmt.Errorf("manifest %d: %w", n, err)
 		}
+		data, err := yaml.YAMLToJSON(document)
+		if err != nil {
+			return nil, fmt.Errorf("manifest %d: %w", n, err)
+		}
 		var content map[string]any
-		if err := yaml.Unmarshal(document, &content); err != nil {
+		// This decoder keeps integers apart from floats, as unstructured
+		// objects must.
+		if err := json.Unmarshal(data, &content); err != nil {
 			return nil, fmt.Errorf("manifest %d: %w", n, err)
 		}
 		if len(content) == 0 {

@@ -11,11 +11,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
@@ -31,6 +34,9 @@ func TestMain(m *testing.M) {
 // startTestCluster starts a cluster of n nodes that ends with the test.
 func startTestCluster(t *testing.T, n int, kubeRay bool) *Cluster {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("starts a whole cluster")
+	}
 	started := time.Now()
 	binDir, err := Build(t.Context(), logLine(t), ControlPlane...)
 	if err != nil {
@@ -292,6 +298,40 @@ subjects: [{kind: ServiceAccount, name: default, namespace: default}]
 			if published.Data[want] == "" {
 				t.Errorf("extension-apiserver-authentication has no %s: a secondary scheduler cannot authenticate its callers", want)
 			}
+		}
+	})
+
+	t.Run("a chart is installed as Helm would", func(t *testing.T) {
+		if err := c.CreateNamespace(ctx, "release", nil); err != nil {
+			t.Fatal(err)
+		}
+		objects, err := c.InstallChart(ctx, "testdata/chart", "blue", "release", map[string]any{"greeting": "hi"}, func(o *unstructured.Unstructured) {
+			o.SetLabels(map[string]string{"seen": "true"})
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var kinds []string
+		for _, o := range objects {
+			kinds = append(kinds, o.GetKind())
+		}
+		if diff := cmp.Diff([]string{"ConfigMap", "CustomResourceDefinition", "Trip"}, kinds); diff != "" {
+			t.Errorf("kinds applied (-want +got):\n%s", diff)
+		}
+		greeting, err := c.Client().CoreV1().ConfigMaps("release").Get(ctx, "blue", metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := map[string]string{"greeting": "hi", "kubernetes": kubernetesVersion, "leases": "true"}
+		if diff := cmp.Diff(want, greeting.Data); diff != "" {
+			t.Errorf("data (-want +got):\n%s", diff)
+		}
+		if greeting.Labels["seen"] != "true" {
+			t.Errorf("labels %v: mutate was not used", greeting.Labels)
+		}
+		trips := schema.GroupVersionResource{Group: "sandbox.netlatency.io", Version: "v1", Resource: "trips"}
+		if _, err := c.Dynamic().Resource(trips).Namespace("release").Get(ctx, "blue", metav1.GetOptions{}); err != nil {
+			t.Errorf("an object without a namespace belongs in that of the release: %v", err)
 		}
 	})
 

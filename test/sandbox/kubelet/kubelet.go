@@ -188,8 +188,8 @@ func (k *Kubelet) forget(o any) {
 	defer k.mutex.Unlock()
 	if w, known := k.workers[pod.UID]; known {
 		w.forget()
-		// Not before: the watch may still bring updates of a pod whose worker
-		// has removed it, and they must not start it again.
+		// Not when the worker ends: the watch may still bring updates of the
+		// pod that it has removed, which must not get a second worker.
 		delete(k.workers, pod.UID)
 	}
 }

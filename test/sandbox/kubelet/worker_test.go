@@ -378,47 +378,33 @@ func TestADeletedPodHasItsGraceAndThenIsRemoved(t *testing.T) {
 	}
 }
 
-func TestALateUpdateDoesNotStartADeletedPodAgain(t *testing.T) {
-	onFakeNode(t, func(n *fakeNode) {
-		// The pod is removed, but its last updates are watched only later.
-		n.client.PrependReactor("delete", "pods", func(clienttesting.Action) (bool, runtime.Object, error) {
-			return true, nil, nil
-		})
-		n.create()
-		n.orderDeletion(30)
-		n.after(time.Second)
-		n.orderDeletion(30)
-		n.after(time.Second)
-		if len(n.starts) != 1 {
-			t.Errorf("the container was started %d times, want once", len(n.starts))
-		}
-		pod := n.pod()
-		pod.DeletionTimestamp = nil
-		pod.Labels["late"] = "yes"
-		if _, err := n.client.CoreV1().Pods(pod.Namespace).Update(t.Context(), pod, metav1.UpdateOptions{}); err != nil {
-			t.Fatal(err)
-		}
-		n.after(time.Second)
-		if len(n.starts) != 1 {
-			t.Errorf("the container was started %d times, want once", len(n.starts))
-		}
-	})
-}
-
 func TestAPodWhoseObjectIsGoneIsKilledAtOnce(t *testing.T) {
-	onFakeNode(t, func(n *fakeNode) {
-		n.stubborn = true
-		n.create()
-		n.orderDeletion(30)
-		n.after(time.Second)
-		if err := n.client.CoreV1().Pods(testNamespace).Delete(t.Context(), agentPod().Name, metav1.DeleteOptions{}); err != nil {
-			t.Fatal(err)
-		}
-		synctest.Wait()
-		if diff := cmp.Diff([]string{"terminated at 0s", "killed at 1s"}, n.starts[0].signals); diff != "" {
-			t.Errorf("signals (-want +got):\n%s", diff)
-		}
-	})
+	for _, test := range []struct {
+		name    string
+		ordered bool // deletion was ordered a second before
+		signals []string
+	}{
+		{"without warning", false, []string{"killed at 1s"}},
+		{"while it has its grace", true, []string{"terminated at 0s", "killed at 1s"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			onFakeNode(t, func(n *fakeNode) {
+				n.stubborn = true
+				n.create()
+				if test.ordered {
+					n.orderDeletion(30)
+				}
+				n.after(time.Second)
+				if err := n.client.CoreV1().Pods(testNamespace).Delete(t.Context(), agentPod().Name, metav1.DeleteOptions{}); err != nil {
+					t.Fatal(err)
+				}
+				synctest.Wait()
+				if diff := cmp.Diff(test.signals, n.starts[0].signals); diff != "" {
+					t.Errorf("signals (-want +got):\n%s", diff)
+				}
+			})
+		})
+	}
 }
 
 func TestWhatAPodNeedsMayComeLater(t *testing.T) {

@@ -70,15 +70,13 @@ func identify(frame []byte) (id identity, ok bool) {
 	case magic == magicApplication:
 		id.kind = KindApplication
 	default:
-		return id, false
+		return identity{}, false
 	}
-	switch payload[4] {
-	case 1:
-	case 2:
-		id.reply = true
-	default:
-		return id, false
+	const request, reply = 1, 2
+	if payload[4] != request && payload[4] != reply {
+		return identity{}, false
 	}
+	id.reply = payload[4] == reply
 	id.session = binary.BigEndian.Uint64(payload[8:])
 	id.seq = binary.BigEndian.Uint32(payload[16:])
 	return id, true

@@ -1,0 +1,105 @@
+package cluster
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+)
+
+func TestEveryKwokStageLeavesTheSandboxsOwnAlone(t *testing.T) {
+	c := &Cluster{options: Options{Dir: t.TempDir()}}
+	path, err := c.writeKwokStages(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stages, err := decodeManifests(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(stages) != len(kwokStages) {
+		t.Fatalf("%d stages, want %d", len(stages), len(kwokStages))
+	}
+	for _, s := range stages {
+		kind, _, _ := unstructured.NestedString(s.Object, "spec", "resourceRef", "kind")
+		expressions, _, _ := unstructured.NestedSlice(s.Object, "spec", "selector", "matchExpressions")
+		if len(expressions) < 2 {
+			t.Errorf("stage %s lost its own conditions: %v", s.GetName(), expressions)
+			continue
+		}
+		want := map[string]any{"key": kwokExceptions[kind].Key, "operator": "DoesNotExist"}
+		if diff := cmp.Diff(any(want), expressions[len(expressions)-1]); diff != "" {
+			t.Errorf("stage %s (-want +got):\n%s", s.GetName(), diff)
+		}
+	}
+}
+
+func TestKwokStageOfAnotherKindIsRefused(t *testing.T) {
+	for name, stage := range map[string]string{
+		"another kind": "spec: {resourceRef: {kind: PersistentVolume}, selector: {matchExpressions: []}}",
+		"no selector":  "spec: {resourceRef: {kind: Pod}}",
+		"no spec":      "kind: Stage",
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got, err := exceptOurs([]byte(stage)); err == nil {
+				t.Errorf("became %s", got)
+			}
+		})
+	}
+}
+
+func TestKubeRayFilesAreAdapted(t *testing.T) {
+	objects, err := decodeManifests([]byte(`
+kind: CustomResourceDefinition
+apiVersion: apiextensions.k8s.io/v1
+metadata: {name: a}
+spec: {versions: [{name: v1alpha1, storage: false}, {name: v1, storage: true}]}
+---
+kind: ClusterRoleBinding
+apiVersion: rbac.authorization.k8s.io/v1
+metadata: {name: b}
+subjects: [{kind: ServiceAccount, name: kuberay-operator}]
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range objects {
+		if err := adaptKubeRay(o); err != nil {
+			t.Fatal(err)
+		}
+	}
+	versions, _, _ := unstructured.NestedSlice(objects[0].Object, "spec", "versions")
+	if diff := cmp.Diff([]any{map[string]any{"name": "v1", "storage": true}}, versions); diff != "" {
+		t.Errorf("versions (-want +got):\n%s", diff)
+	}
+	subjects, _, _ := unstructured.NestedSlice(objects[1].Object, "subjects")
+	if diff := cmp.Diff([]any{map[string]any{"kind": "ServiceAccount", "name": "kuberay-operator", "namespace": kubeRayNamespace}}, subjects); diff != "" {
+		t.Errorf("subjects (-want +got):\n%s", diff)
+	}
+}
+
+// The Makefile builds the same binaries. With other flags the two would link
+// them anew in turn.
+func TestMakefileBuildsWithTheSameFlags(t *testing.T) {
+	root, err := repositoryRoot(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	makefile, err := os.ReadFile(filepath.Join(root, "Makefile"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	version := describeCommit(t.Context(), root)
+	flags := buildArguments(t.Context(), root, "bin", []Binary{Agent})[3]
+	want := "LDFLAGS := " + strings.Replace(flags, version, "$(VERSION)", 1) + "\n"
+	if !strings.Contains(string(makefile), want) {
+		t.Errorf("Makefile lacks %q", want)
+	}
+}
