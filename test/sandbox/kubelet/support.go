@@ -2,6 +2,7 @@ package kubelet
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	v1 "k8s.io/api/core/v1"
@@ -11,17 +12,10 @@ import (
 // ImagePrefix is what the images of this project's own pods begin with.
 const ImagePrefix = "ghcr.io/netlatency/"
 
-// Ours reports whether a pod is run by this package: one with a container or
-// init container of our images.
+// Ours reports whether a pod is run by this package: one with a container of
+// an image of ours.
 func Ours(pod *v1.Pod) bool {
-	for _, containers := range [][]v1.Container{pod.Spec.Containers, pod.Spec.InitContainers} {
-		for _, c := range containers {
-			if strings.HasPrefix(c.Image, ImagePrefix) {
-				return true
-			}
-		}
-	}
-	return false
+	return slices.ContainsFunc(pod.Spec.Containers, func(c v1.Container) bool { return strings.HasPrefix(c.Image, ImagePrefix) })
 }
 
 // pingGroupRange is the only sysctl that pods of ours set.
