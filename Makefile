@@ -4,7 +4,10 @@
 SHELL := /usr/bin/env bash -euo pipefail
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
-LDFLAGS := -s -w -X k8s.io/component-base/version.gitVersion=$(VERSION)
+# A scheduler decides by component-base's version what features it may use, so
+# that one is of the Kubernetes it is made of; ours stands beside it.
+KUBERNETES_VERSION := v1.36.3
+LDFLAGS := -s -w -X k8s.io/component-base/version.gitVersion=$(KUBERNETES_VERSION) -X github.com/netlatency/netlatency/pkg/version.version=$(VERSION)
 # A stamp of the commit would relink every binary at every commit; the version
 # comes in through LDFLAGS.
 export GOFLAGS := -buildvcs=false

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -23,10 +22,10 @@ import (
 	logsapi "k8s.io/component-base/logs/api/v1"
 	_ "k8s.io/component-base/logs/json/register" // --logging-format=json
 	"k8s.io/component-base/term"
-	"k8s.io/component-base/version"
 	"k8s.io/klog/v2"
 
 	"github.com/netlatency/netlatency/pkg/agent"
+	"github.com/netlatency/netlatency/pkg/version"
 )
 
 const program = "netlatency-agent"
@@ -44,7 +43,7 @@ func newCommand() *cobra.Command {
 the other agents, which it finds in the EndpointSlices of their headless
 Service. It serves them as Prometheus metrics: histograms at /metrics, and at
 /matrix the statistics that the scheduler reads.`,
-		Version: buildVersion(),
+		Version: version.String(),
 		// Here because it is before logging is set up: what is wrong with the
 		// flags is for a person, as plain lines and not as a log entry.
 		Args: func(cmd *cobra.Command, args []string) error {
@@ -92,7 +91,7 @@ func run(ctx context.Context, options agent.Options, kubeconfig string) error {
 	if err != nil {
 		return err
 	}
-	a, err := agent.New(options, buildVersion(), client)
+	a, err := agent.New(options, version.String(), client)
 	if err != nil {
 		return err
 	}
@@ -104,7 +103,7 @@ func newClient(kubeconfig string) (kubernetes.Interface, error) {
 	if err != nil {
 		return nil, err
 	}
-	config.UserAgent = program + "/" + buildVersion()
+	config.UserAgent = program + "/" + version.String()
 	// A third of the bytes of JSON; the EndpointSlices of a large cluster are
 	// sent to every agent.
 	config.ContentType = "application/vnd.kubernetes.protobuf"
@@ -129,14 +128,4 @@ func clientConfig(kubeconfig string) (*rest.Config, error) {
 		return nil, fmt.Errorf("read --kubeconfig %s: %w", kubeconfig, err)
 	}
 	return config, nil
-}
-
-// buildVersion is what the build has set by
-// -ldflags "-X k8s.io/component-base/version.gitVersion=v…".
-func buildVersion() string {
-	set := version.Get().GitVersion
-	if strings.Contains(set, "$Format") {
-		return "v0.0.0-unset" // component-base's own placeholder
-	}
-	return set
 }

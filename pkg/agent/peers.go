@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"sync"
 
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -63,16 +62,16 @@ func (d *discovery) notify() {
 	}
 }
 
-// Run follows the EndpointSlices until ctx ends.
+// Run follows the EndpointSlices until ctx ends. It does not wait for the
+// informer to end too: while the API server cannot be reached, client-go's
+// reflector sleeps out its backoff, up to 30 s, whatever its context says, and
+// an agent is to stop at once.
 func (d *discovery) Run(ctx context.Context) {
-	var waiting sync.WaitGroup
-	waiting.Go(func() {
-		if cache.WaitForCacheSync(ctx.Done(), d.informer.HasSynced) {
-			d.notify() // there may be no slice whose arrival would do so
-		}
-	})
-	d.informer.RunWithContext(ctx)
-	waiting.Wait()
+	go d.informer.RunWithContext(ctx)
+	if cache.WaitForCacheSync(ctx.Done(), d.informer.HasSynced) {
+		d.notify() // there may be no slice whose arrival would do so
+	}
+	<-ctx.Done()
 }
 
 // Synced reports whether the EndpointSlices have been read once. Without them

@@ -30,9 +30,10 @@ func (a *Agent) handler(logger klog.Logger) http.Handler {
 	log := scrapeLog{logger}
 	metrics := promhttp.HandlerFor(a.metrics.registry, promhttp.HandlerOpts{ErrorLog: log, ErrorHandling: promhttp.ContinueOnError})
 	matrix := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		span, err := windowOf(r)
-		if err != nil {
-			http.Error(w, err.Error(), http.StatusBadRequest)
+		span, ok := windowOf(r)
+		if !ok {
+			http.Error(w, fmt.Sprintf("The parameter %s is %q: give a positive duration with its unit, for instance 2m or 90s.",
+				exposition.WindowParameter, r.URL.Query().Get(exposition.WindowParameter)), http.StatusBadRequest)
 			return
 		}
 		gatherer := prometheus.GathererFunc(func() ([]*dto.MetricFamily, error) { return exposition.Families(a.Window(span)), nil })
@@ -58,18 +59,14 @@ func (a *Agent) handler(logger klog.Logger) http.Handler {
 }
 
 // windowOf reads the span that a reader of the matrix asks for, 0 when it
-// does not.
-func windowOf(r *http.Request) (time.Duration, error) {
+// does not. ok is false if what it asks for is no span.
+func windowOf(r *http.Request) (span time.Duration, ok bool) {
 	query := r.URL.Query()
 	if !query.Has(exposition.WindowParameter) {
-		return 0, nil
+		return 0, true
 	}
-	value := query.Get(exposition.WindowParameter)
-	span, err := time.ParseDuration(value)
-	if err != nil || span <= 0 {
-		return 0, fmt.Errorf("The parameter %s is %q: give a positive duration with its unit, for instance 2m or 90s.", exposition.WindowParameter, value) //nolint:staticcheck // it is a sentence for a person
-	}
-	return span, nil
+	span, err := time.ParseDuration(query.Get(exposition.WindowParameter))
+	return span, err == nil && span > 0
 }
 
 // atMost refuses requests beyond n at once, so that no crowd of readers can
@@ -98,7 +95,6 @@ func (a *Agent) serve(ctx context.Context, listener net.Listener) error {
 		WriteTimeout:      30 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    16 << 10,
-		ErrorLog:          nil,
 	}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()

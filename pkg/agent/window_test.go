@@ -286,7 +286,7 @@ func TestAfterAChangeOnlyTheNewPathSpeaks(t *testing.T) {
 // Plain jitter is not a change of path. The seeds are fixed, so this is a
 // count and not a chance.
 func TestJitterIsNoPathChange(t *testing.T) {
-	const rounds = 20_000 // more than two days at a round every 10 s
+	const rounds = 10_000 // more than a day at a round every 10 s
 	base := 500 * us
 	tests := map[string]func(*rand.Rand) float64{
 		"exponential, mean 20 % of the base":  func(r *rand.Rand) float64 { return 0.2 * r.ExpFloat64() },

@@ -160,9 +160,7 @@ func (a *Agents) round(ctx context.Context, started time.Time) {
 	agents := a.discovery.agents()
 	a.order(agents)
 
-	within, cancel := context.WithTimeout(ctx, a.options.Interval)
-	answers := a.scraper.scrape(within, agents)
-	cancel()
+	answers := a.within(ctx, a.options.Interval, func(ctx context.Context) []answer { return a.scraper.scrape(ctx, agents) })
 	if ctx.Err() != nil {
 		return
 	}
@@ -189,6 +187,26 @@ func (a *Agents) round(ctx context.Context, started time.Time) {
 		Pairs:         a.matrix.Pairs(),
 	}))
 	a.options.Publish(a.matrix)
+}
+
+// within calls read with a context that ends after d of a.clock.
+func (a *Agents) within(ctx context.Context, d time.Duration, read func(context.Context) []answer) []answer {
+	ctx, cancel := context.WithCancel(ctx)
+	over := a.clock.NewTimer(d)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		select {
+		case <-over.C():
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	answers := read(ctx)
+	cancel()
+	over.Stop()
+	<-ended
+	return answers
 }
 
 // observe makes a.observed out of the answers and of what is still good of

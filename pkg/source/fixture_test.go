@@ -191,7 +191,7 @@ func read(t *testing.T, client *fake.Clientset, edits ...func(*source.AgentsOpti
 	ctx, cancel := context.WithCancel(context.Background())
 	options := source.AgentsOptions{
 		Client: client, Namespace: namespace, Service: service, Port: "http",
-		Interval: interval, Timeout: 3 * time.Second, StaleAfter: staleAfter, Clock: r.clock,
+		Interval: interval, Timeout: time.Minute, StaleAfter: staleAfter, Clock: r.clock,
 		Publish: func(m *latency.Matrix) {
 			select {
 			case r.published <- m:

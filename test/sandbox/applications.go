@@ -11,8 +11,8 @@ import (
 )
 
 // StartApplications starts the stand-ins of Qdrant, on the nodes its pods run
-// on, and of the GPU service, and returns where they listen.
-func (s *Sandbox) StartApplications(ctx context.Context, qdrantNodes []string) (map[string][]application.Replica, error) {
+// on, and of the GPU service, until Stop, and returns where they listen.
+func (s *Sandbox) StartApplications(qdrantNodes []string) (map[string][]application.Replica, error) {
 	replicas := make(map[string][]application.Replica)
 	for _, a := range []struct {
 		name  string
@@ -29,7 +29,7 @@ func (s *Sandbox) StartApplications(ctx context.Context, qdrantNodes []string) (
 			if err != nil {
 				return nil, fmt.Errorf("start %s on node %q: %w", a.name, name, err)
 			}
-			s.running.Go(func() { application.Serve(ctx, listener) })
+			s.running.Go(func() { application.Serve(s.alive, listener) })
 			replicas[a.name] = append(replicas[a.name], application.Replica{Node: name, Address: address})
 		}
 	}

@@ -46,6 +46,7 @@ type Sandbox struct {
 	root    string // of the repository
 	dir     *runDir
 	network *scenario.Network
+	alive   context.Context // until Stop
 	cancel  context.CancelFunc
 	running sync.WaitGroup
 }
@@ -67,6 +68,7 @@ func Start(ctx context.Context, options Options) (_ *Sandbox, err error) {
 		root:       root,
 		dir:        dir,
 		network:    options.Scenario.Network(),
+		alive:      ctx,
 		cancel:     cancel,
 	}
 	defer func() {

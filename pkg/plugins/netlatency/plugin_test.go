@@ -82,6 +82,9 @@ func TestThePluginFollowsByItself(t *testing.T) {
 		scoresBecome := func(what string, want map[string]int64) {
 			t.Helper()
 			eventually(t, what, func() bool { return cmp.Equal(want, c.score(worker(), feasible...)) })
+			// The view that an earlier change has asked for must not pass for
+			// an answer to the next.
+			time.Sleep(3 * viewSpacing)
 		}
 		nodes := c.client.CoreV1().Nodes()
 		c.measure(rtts{{"a-1", "store"}: 1 * ms})

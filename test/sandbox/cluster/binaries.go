@@ -126,21 +126,26 @@ func buildArguments(ctx context.Context, root, binDir string, binaries []Binary)
 	case versionUpstream:
 		ldflags += " -X " + versionVariable + "=" + kubernetesVersion
 	case versionOwn:
-		ldflags += " -X " + versionVariable + "=" + describeCommit(ctx, root)
+		ldflags += " -X " + versionVariable + "=" + kubernetesVersion + " -X " + ownVersionVariable + "=" + describeCommit(ctx, root)
 	case versionBuiltIn:
 	}
 	output := filepath.Join(binDir, binaries[0].Name)
 	if len(binaries) > 1 {
 		output = binDir + string(filepath.Separator)
 	}
-	args := []string{"build", "-buildvcs=false", "-ldflags", ldflags, "-o", output}
+	packages := make([]string, 0, len(binaries))
 	for _, b := range binaries {
-		args = append(args, b.pkg)
+		packages = append(packages, b.pkg)
 	}
-	return args
+	return append([]string{"build", "-buildvcs=false", "-ldflags", ldflags, "-o", output}, packages...)
 }
 
-const versionVariable = "k8s.io/component-base/version.gitVersion"
+// A scheduler decides by component-base's version what features it may use: it
+// is Kubernetes' also in our own programs, and ours stands beside it.
+const (
+	versionVariable    = "k8s.io/component-base/version.gitVersion"
+	ownVersionVariable = modulePath + "/pkg/version.version"
+)
 
 func describeCommit(ctx context.Context, root string) string {
 	cmd := exec.CommandContext(ctx, "git", "describe", "--tags", "--always", "--dirty")

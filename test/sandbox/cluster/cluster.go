@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -103,6 +104,11 @@ func (c *Cluster) start(ctx context.Context) error {
 	if err := c.startAPIServer(ctx); err != nil {
 		return err
 	}
+	if c.options.KubeRay {
+		if err := c.defineRay(ctx); err != nil {
+			return err
+		}
+	}
 	if err := c.startControllers(ctx); err != nil {
 		return err
 	}
@@ -157,8 +163,8 @@ func (c *Cluster) Stop() {
 		processes, dashboard := c.processes, c.dashboard
 		c.processes, c.dashboard = nil, nil
 		c.mu.Unlock()
-		for i := len(processes) - 1; i >= 0; i-- {
-			processes[i].stop()
+		for _, p := range slices.Backward(processes) {
+			p.stop()
 		}
 		if dashboard != nil {
 			dashboard.stop()

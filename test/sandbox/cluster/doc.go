@@ -6,6 +6,7 @@
 // Pods of our own images (ImagePrefix) are left alone by kwok: package
 // test/sandbox/kubelet runs them as processes and alone writes their status.
 //
-// Everything it starts dies with the thread that started it and is thrown away
-// with Options.Dir; nothing is kept from one run to the next.
+// It runs on the control side of package namespace, in whose address plan it
+// lives and with which everything ends. Nothing is kept from one run to the
+// next.
 package cluster

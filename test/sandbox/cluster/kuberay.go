@@ -19,16 +19,37 @@ const (
 	kubeRayAccount   = "kuberay-operator"
 )
 
-// kubeRayManifests are files of the operator's module, below config. The
-// definitions are up to 1.3 MB each: more than an annotation of a client-side
-// apply could hold.
-var kubeRayManifests = []string{
-	"crd/bases/ray.io_rayclusters.yaml",
-	"crd/bases/ray.io_rayjobs.yaml",
-	"crd/bases/ray.io_rayservices.yaml",
-	"rbac/service_account.yaml",
-	"rbac/role.yaml",
-	"rbac/role_binding.yaml",
+// Files of the operator's module, below config. The definitions are up to
+// 1.3 MB each: more than an annotation of a client-side apply could hold.
+var (
+	kubeRayDefinitions = []string{
+		"crd/bases/ray.io_rayclusters.yaml",
+		"crd/bases/ray.io_rayjobs.yaml",
+		"crd/bases/ray.io_rayservices.yaml",
+	}
+	kubeRayPermissions = []string{
+		"rbac/service_account.yaml",
+		"rbac/role.yaml",
+		"rbac/role_binding.yaml",
+	}
+)
+
+// defineRay makes the API server serve Ray's kinds. This comes before the
+// controller manager, whose garbage collector looks for new kinds only every
+// half minute, and the first RayService would be that long in dying; and before
+// the operator, which looks again only after ten seconds.
+func (c *Cluster) defineRay(ctx context.Context) error {
+	started := time.Now()
+	if err := c.applyKubeRayFiles(ctx, kubeRayDefinitions); err != nil {
+		return err
+	}
+	for _, kind := range []string{"RayCluster", "RayJob", "RayService"} {
+		if _, err := c.mapping(ctx, rayVersion.WithKind(kind)); err != nil {
+			return err
+		}
+	}
+	c.progress(started, "Ray's kinds defined")
+	return nil
 }
 
 // startKubeRay starts the KubeRay operator under its own ServiceAccount, and
@@ -43,45 +64,12 @@ func (c *Cluster) startKubeRay(ctx context.Context) error {
 	c.dashboard = dashboard
 	c.mu.Unlock()
 
-	root, err := repositoryRoot(ctx)
-	if err != nil {
-		return err
-	}
-	module, err := moduleDir(ctx, filepath.Join(root, "hack", "tools", "kuberay"), kubeRayModule)
-	if err != nil {
-		return err
-	}
 	if err := c.CreateNamespace(ctx, kubeRayNamespace, nil); err != nil {
 		return err
 	}
-	var objects []*unstructured.Unstructured
-	for _, name := range kubeRayManifests {
-		data, err := os.ReadFile(filepath.Join(module, "config", filepath.FromSlash(name)))
-		if err != nil {
-			return err
-		}
-		found, err := decodeManifests(data)
-		if err != nil {
-			return fmt.Errorf("%s: %w", name, err)
-		}
-		for _, o := range found {
-			if err := adaptKubeRay(o); err != nil {
-				return fmt.Errorf("%s: %w", name, err)
-			}
-		}
-		objects = append(objects, found...)
-	}
-	if err := c.applyAll(ctx, objects, kubeRayNamespace); err != nil {
+	if err := c.applyKubeRayFiles(ctx, kubeRayPermissions); err != nil {
 		return err
 	}
-
-	// An operator that meets an unknown kind looks again only ten seconds later.
-	for _, kind := range []string{"RayCluster", "RayJob", "RayService"} {
-		if _, err := c.mapping(ctx, rayVersion.WithKind(kind)); err != nil {
-			return err
-		}
-	}
-
 	kubeconfig := c.credentials.file(kubeRayAccount + ".kubeconfig")
 	token, err := c.accountToken(ctx, kubeRayNamespace, kubeRayAccount)
 	if err != nil {
@@ -102,6 +90,35 @@ func (c *Cluster) startKubeRay(ctx context.Context) error {
 	}
 	c.progress(started, "KubeRay operator started")
 	return nil
+}
+
+func (c *Cluster) applyKubeRayFiles(ctx context.Context, names []string) error {
+	root, err := repositoryRoot(ctx)
+	if err != nil {
+		return err
+	}
+	module, err := moduleDir(ctx, filepath.Join(root, "hack", "tools", "kuberay"), kubeRayModule)
+	if err != nil {
+		return err
+	}
+	var objects []*unstructured.Unstructured
+	for _, name := range names {
+		data, err := os.ReadFile(filepath.Join(module, "config", filepath.FromSlash(name)))
+		if err != nil {
+			return err
+		}
+		found, err := decodeManifests(data)
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		for _, o := range found {
+			if err := adaptKubeRay(o); err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+		}
+		objects = append(objects, found...)
+	}
+	return c.applyAll(ctx, objects, kubeRayNamespace)
 }
 
 // adaptKubeRay changes what the operator's files leave to an installation.

@@ -3,6 +3,7 @@ package cluster
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -88,7 +89,7 @@ func exceptOurs(upstream []byte) ([]byte, error) {
 	}
 	selector, ok := spec["selector"].(map[string]any)
 	if !ok {
-		return nil, fmt.Errorf("has no selector")
+		return nil, errors.New("has no selector")
 	}
 	expressions, _ := selector["matchExpressions"].([]any)
 	selector["matchExpressions"] = append(expressions, exception)

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"errors"
 	"fmt"
 	"os"
 
@@ -39,7 +40,7 @@ func ParseRayService(data []byte) (*RayService, error) {
 			continue
 		}
 		if found != nil {
-			return nil, fmt.Errorf("has more than one RayService")
+			return nil, errors.New("has more than one RayService")
 		}
 		found = &RayService{object: o}
 		if _, err := workerGroups(o, serviceWorkerGroups...); err != nil {
@@ -47,7 +48,7 @@ func ParseRayService(data []byte) (*RayService, error) {
 		}
 	}
 	if found == nil {
-		return nil, fmt.Errorf("has no RayService")
+		return nil, errors.New("has no RayService")
 	}
 	return found, nil
 }
@@ -96,11 +97,11 @@ func (r *RayService) SetWorkerRequests(requests corev1.ResourceList) error {
 			return err
 		}
 		if len(containers) == 0 {
-			return fmt.Errorf("has no containers")
+			return errors.New("has no containers")
 		}
 		container, ok := containers[0].(map[string]any)
 		if !ok {
-			return fmt.Errorf("containers[0] is not an object")
+			return errors.New("containers[0] is not an object")
 		}
 		content := make(map[string]any, len(requests))
 		for name, quantity := range requests {

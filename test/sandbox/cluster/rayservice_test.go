@@ -35,6 +35,15 @@ func TestRayServiceChanges(t *testing.T) {
 			change: func(r *RayService) error { return r.SetSchedulerName("netlatency-scheduler") },
 			want:   map[string]any{"schedulerName": "netlatency-scheduler"},
 		},
+		"requests": {
+			change: func(r *RayService) error {
+				return r.SetWorkerRequests(corev1.ResourceList{corev1.ResourceCPU: quantity("2")})
+			},
+			want: map[string]any{"containers": []any{map[string]any{
+				"name": "ray-worker", "image": "rayproject/ray:2.52.0",
+				"resources": map[string]any{"requests": map[string]any{"cpu": "2"}},
+			}}},
+		},
 		"affinity": {
 			change: func(r *RayService) error { return r.SetWorkerAffinity(pinned) },
 			want: map[string]any{"affinity": map[string]any{"nodeAffinity": map[string]any{

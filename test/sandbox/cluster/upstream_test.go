@@ -96,10 +96,12 @@ func TestMakefileBuildsWithTheSameFlags(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	version := describeCommit(t.Context(), root)
 	flags := buildArguments(t.Context(), root, "bin", []Binary{Agent})[3]
-	want := "LDFLAGS := " + strings.Replace(flags, version, "$(VERSION)", 1) + "\n"
-	if !strings.Contains(string(makefile), want) {
-		t.Errorf("Makefile lacks %q", want)
+	flags = strings.Replace(flags, "="+kubernetesVersion, "=$(KUBERNETES_VERSION)", 1)
+	flags = strings.Replace(flags, "="+describeCommit(t.Context(), root), "=$(VERSION)", 1)
+	for _, want := range []string{"KUBERNETES_VERSION := " + kubernetesVersion + "\n", "LDFLAGS := " + flags + "\n"} {
+		if !strings.Contains(string(makefile), want) {
+			t.Errorf("Makefile lacks %q", want)
+		}
 	}
 }

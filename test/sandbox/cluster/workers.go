@@ -3,6 +3,7 @@ package cluster
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -54,7 +55,7 @@ func (c *Cluster) scaleRayService(ctx context.Context, key types.NamespacedName,
 		name, _, _ = unstructured.NestedString(service.Object, "status", "pendingServiceStatus", "rayClusterName")
 	}
 	if name == "" {
-		return fmt.Errorf("it has no RayCluster yet")
+		return errors.New("it has no RayCluster yet")
 	}
 	clusters := c.dynamic.Resource(rayClusters).Namespace(key.Namespace)
 	return retry.RetryOnConflict(retry.DefaultRetry, func() error {
@@ -97,8 +98,8 @@ func (c *Cluster) WaitRayServiceRunning(ctx context.Context, key types.Namespace
 // Workers returns the worker pods of a RayService, in the order of their
 // names.
 func (c *Cluster) Workers(ctx context.Context, key types.NamespacedName) ([]*corev1.Pod, error) {
-	selector, err := c.workerSelector(ctx, key)
-	if err != nil {
+	selector, err := c.podSelector(ctx, key, "worker")
+	if err != nil || selector == "" {
 		return nil, err
 	}
 	list, err := c.client.CoreV1().Pods(key.Namespace).List(ctx, metav1.ListOptions{LabelSelector: selector})
@@ -119,8 +120,11 @@ func (c *Cluster) WaitWorkersBound(ctx context.Context, key types.NamespacedName
 	var selector string
 	err := c.poll(ctx, fmt.Sprintf("the RayCluster of RayService %s", key), func(ctx context.Context) string {
 		var err error
-		if selector, err = c.workerSelector(ctx, key); err != nil {
+		if selector, err = c.podSelector(ctx, key, "worker"); err != nil {
 			return err.Error()
+		}
+		if selector == "" {
+			return "KubeRay has created none"
 		}
 		return ""
 	})
@@ -157,22 +161,25 @@ func (c *Cluster) WaitWorkersBound(ctx context.Context, key types.NamespacedName
 
 // DeleteRayService deletes a RayService and waits until its pods are gone.
 func (c *Cluster) DeleteRayService(ctx context.Context, key types.NamespacedName) error {
-	selector, selectorErr := c.workerSelector(ctx, key)
+	selector, err := c.podSelector(ctx, key, "")
+	if err != nil {
+		return err
+	}
 	client := c.dynamic.Resource(rayServices).Namespace(key.Namespace)
 	if err := client.Delete(ctx, key.Name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
 		return fmt.Errorf("delete RayService %s: %w", key, err)
 	}
-	err := watchObjects(ctx, c, fmt.Sprintf("the end of RayService %s", key), listWatch(client, "metadata.name="+key.Name, ""), &unstructured.Unstructured{},
+	err = watchObjects(ctx, c, fmt.Sprintf("the end of RayService %s", key), listWatch(client, "metadata.name="+key.Name, ""), &unstructured.Unstructured{},
 		func(left []*unstructured.Unstructured) string {
 			if len(left) == 0 {
 				return ""
 			}
 			return "it still exists"
 		})
-	if err != nil || selectorErr != nil {
-		return err // without a RayCluster there were no pods
+	if err != nil || selector == "" {
+		return err
 	}
-	return watchObjects(ctx, c, fmt.Sprintf("the end of the workers of RayService %s", key), c.podListWatch(key.Namespace, selector), &corev1.Pod{},
+	return watchObjects(ctx, c, fmt.Sprintf("the end of the pods of RayService %s", key), c.podListWatch(key.Namespace, selector), &corev1.Pod{},
 		func(left []*corev1.Pod) string {
 			if len(left) == 0 {
 				return ""
@@ -181,9 +188,9 @@ func (c *Cluster) DeleteRayService(ctx context.Context, key types.NamespacedName
 		})
 }
 
-// workerSelector selects the workers of all RayClusters of a RayService; it is
-// an error when there is none yet.
-func (c *Cluster) workerSelector(ctx context.Context, key types.NamespacedName) (string, error) {
+// podSelector selects the pods of all RayClusters of a RayService, those of one
+// node type ("head" or "worker") or with "" of both. It is "" while there is no RayCluster.
+func (c *Cluster) podSelector(ctx context.Context, key types.NamespacedName, nodeType string) (string, error) {
 	list, err := c.dynamic.Resource(rayClusters).Namespace(key.Namespace).List(ctx, metav1.ListOptions{
 		LabelSelector: labels.Set{labelRayOwner: key.Name}.String(),
 	})
@@ -191,11 +198,13 @@ func (c *Cluster) workerSelector(ctx context.Context, key types.NamespacedName) 
 		return "", fmt.Errorf("list RayClusters of RayService %s: %w", key, err)
 	}
 	if len(list.Items) == 0 {
-		return "", fmt.Errorf("RayService %s has no RayCluster", key)
+		return "", nil
 	}
 	selector := &metav1.LabelSelector{
-		MatchLabels:      map[string]string{labelRayNodeType: "worker"},
 		MatchExpressions: []metav1.LabelSelectorRequirement{{Key: labelRayCluster, Operator: metav1.LabelSelectorOpIn}},
+	}
+	if nodeType != "" {
+		selector.MatchLabels = map[string]string{labelRayNodeType: nodeType}
 	}
 	for _, cluster := range list.Items {
 		selector.MatchExpressions[0].Values = append(selector.MatchExpressions[0].Values, cluster.GetName())

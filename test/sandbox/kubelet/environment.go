@@ -2,7 +2,9 @@ package kubelet
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 
 	v1 "k8s.io/api/core/v1"
@@ -101,7 +103,7 @@ func (e environment) from(ctx context.Context, c *v1.Container, source *v1.EnvVa
 		}
 		return pick(files, "Secret", ref.Name, ref.Key, ref.Optional)
 	default:
-		return "", false, fmt.Errorf("valueFrom needs fieldRef, resourceFieldRef, configMapKeyRef or secretKeyRef")
+		return "", false, errors.New("valueFrom needs fieldRef, resourceFieldRef, configMapKeyRef or secretKeyRef")
 	}
 }
 
@@ -154,9 +156,7 @@ func (e environment) configMap(ctx context.Context, name string, optional *bool)
 	for key, content := range object.Data {
 		files[key] = []byte(content)
 	}
-	for key, content := range object.BinaryData {
-		files[key] = content
-	}
+	maps.Copy(files, object.BinaryData)
 	return files, nil
 }
 

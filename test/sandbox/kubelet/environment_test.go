@@ -9,7 +9,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
-	"k8s.io/utils/ptr"
 )
 
 func testEnvironment(pod *v1.Pod) environment {
@@ -173,7 +172,7 @@ func TestWhatWouldNotBeDoneIsListed(t *testing.T) {
 			p.Spec.Containers[0].Lifecycle = &v1.Lifecycle{PreStop: &v1.LifecycleHandler{Exec: &v1.ExecAction{}}}
 		},
 		"spec.containers[0].securityContext.privileged: not supported": func(p *v1.Pod) {
-			p.Spec.Containers[0].SecurityContext.Privileged = ptr.To(true)
+			p.Spec.Containers[0].SecurityContext.Privileged = new(true)
 		},
 	} {
 		if diff := cmp.Diff([]string{want}, unsupported(agentPod(change))); diff != "" {

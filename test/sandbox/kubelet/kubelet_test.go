@@ -46,14 +46,14 @@ func agentPod(change ...func(*v1.Pod)) *v1.Pod {
 			RestartPolicy:                 v1.RestartPolicyAlways,
 			TerminationGracePeriodSeconds: ptr.To[int64](30),
 			SecurityContext: &v1.PodSecurityContext{
-				RunAsNonRoot: ptr.To(true), RunAsUser: ptr.To[int64](65532), RunAsGroup: ptr.To[int64](65532), FSGroup: ptr.To[int64](65532),
+				RunAsNonRoot: new(true), RunAsUser: ptr.To[int64](65532), RunAsGroup: ptr.To[int64](65532), FSGroup: ptr.To[int64](65532),
 				Sysctls: []v1.Sysctl{{Name: pingGroupRange, Value: "65532 65532"}},
 			},
 			Containers: []v1.Container{{
 				Name: "agent", Image: testImage + ":v0.1.0",
 				Ports: []v1.ContainerPort{{Name: "http", ContainerPort: 9465}},
 				SecurityContext: &v1.SecurityContext{
-					AllowPrivilegeEscalation: ptr.To(false), ReadOnlyRootFilesystem: ptr.To(true),
+					AllowPrivilegeEscalation: new(false), ReadOnlyRootFilesystem: new(true),
 					Capabilities: &v1.Capabilities{Drop: []v1.Capability{"ALL"}},
 				},
 				VolumeMounts: []v1.VolumeMount{{Name: "kube-api-access-1", MountPath: "/var/run/secrets/kubernetes.io/serviceaccount", ReadOnly: true}},

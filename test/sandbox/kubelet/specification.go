@@ -155,21 +155,3 @@ func libraries(program string, spec *container.Spec) error {
 	}
 	return nil
 }
-
-// sysctlValue is what to write for the pod's ping_group_range, whose group ids
-// are those of this process's user namespace: where only one is mapped, the
-// whole range becomes that one, or nobody.
-func sysctlValue(value string, gid, hostGID int) (string, error) {
-	var low, high int
-	if _, err := fmt.Sscan(value, &low, &high); err != nil {
-		return "", fmt.Errorf("sysctl %s: value %q is not two group ids", pingGroupRange, value)
-	}
-	switch {
-	case gid == hostGID:
-		return fmt.Sprintf("%d %d", low, high), nil
-	case low <= gid && gid <= high:
-		return fmt.Sprintf("%d %d", hostGID, hostGID), nil
-	default:
-		return "1 0", nil // the kernel's default: nobody
-	}
-}

@@ -7,7 +7,6 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/utils/ptr"
 )
 
 // observation is what a pod's worker knows of its container; the pod's status
@@ -34,10 +33,10 @@ type observation struct {
 // others wrote into the present status stays.
 func podStatus(pod *v1.Pod, address netip.Addr, o observation, now time.Time) v1.PodStatus {
 	status := *pod.Status.DeepCopy()
-	status.Phase = phase(pod, o)
+	status.Phase = phase(o)
 	status.ObservedGeneration = pod.Generation
 	if status.StartTime == nil {
-		status.StartTime = ptr.To(metav1.NewTime(o.start))
+		status.StartTime = new(metav1.NewTime(o.start))
 	}
 	status.HostIP = address.String()
 	status.HostIPs = []v1.HostIP{{IP: address.String()}}
@@ -75,7 +74,7 @@ func podStatus(pod *v1.Pod, address netip.Addr, o observation, now time.Time) v1
 	return status
 }
 
-func phase(pod *v1.Pod, o observation) v1.PodPhase {
+func phase(o observation) v1.PodPhase {
 	switch {
 	case o.final && o.terminated != nil && o.terminated.ExitCode == 0:
 		return v1.PodSucceeded
@@ -94,7 +93,7 @@ func containerStatus(c v1.Container, o observation) v1.ContainerStatus {
 		Image:        c.Image,
 		ContainerID:  o.containerID,
 		RestartCount: o.restarts,
-		Started:      ptr.To(false),
+		Started:      new(false),
 	}
 	if o.last != nil {
 		status.LastTerminationState.Terminated = o.last
@@ -103,7 +102,7 @@ func containerStatus(c v1.Container, o observation) v1.ContainerStatus {
 	case o.running != (time.Time{}):
 		status.ImageID = c.Image
 		status.State.Running = &v1.ContainerStateRunning{StartedAt: metav1.NewTime(o.running)}
-		status.Started, status.Ready = ptr.To(o.started), o.ready
+		status.Started, status.Ready = new(o.started), o.ready
 	case o.terminated != nil:
 		status.ImageID = c.Image
 		status.State.Terminated = o.terminated

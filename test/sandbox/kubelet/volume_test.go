@@ -79,7 +79,7 @@ func TestAVolumeHoldsWhatItsSourceSays(t *testing.T) {
 		},
 		{
 			"an optional ConfigMap that is not there",
-			v1.VolumeSource{ConfigMap: &v1.ConfigMapVolumeSource{LocalObjectReference: v1.LocalObjectReference{Name: "absent"}, Optional: ptr.To(true)}},
+			v1.VolumeSource{ConfigMap: &v1.ConfigMapVolumeSource{LocalObjectReference: v1.LocalObjectReference{Name: "absent"}, Optional: new(true)}},
 			map[string]string{},
 		},
 		{

@@ -79,7 +79,7 @@ func observe(folders, files []string) testimony {
 		}
 	}
 	status, _ := os.ReadFile("/proc/thread-self/status")
-	for _, line := range strings.Split(string(status), "\n") {
+	for line := range strings.SplitSeq(string(status), "\n") {
 		name, value, _ := strings.Cut(line, ":")
 		t.Status[name] = strings.TrimSpace(value)
 	}

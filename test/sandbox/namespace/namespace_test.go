@@ -63,6 +63,7 @@ func newNode(t *testing.T, name string, index int) *Node {
 
 // echo answers every connection with what it sends.
 func echo(t *testing.T, listener net.Listener) {
+	t.Helper()
 	t.Cleanup(func() { listener.Close() })
 	go func() {
 		for {

@@ -1,6 +1,7 @@
 package namespace
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -64,8 +65,11 @@ func NewNode(name string, index int) (*Node, error) {
 func (n *Node) Close() error {
 	unplug := func(name string) error {
 		link, err := netlink.LinkByName(name)
-		if err != nil {
+		if errors.As(err, &netlink.LinkNotFoundError{}) {
 			return nil // never plugged in, or closed before
+		}
+		if err != nil {
+			return err
 		}
 		return netlink.LinkDel(link) // takes its peer along
 	}

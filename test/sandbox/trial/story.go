@@ -97,7 +97,7 @@ func (t *trial) prepare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if t.replicas, err = t.StartApplications(ctx, qdrantNodes); err != nil {
+	if t.replicas, err = t.StartApplications(qdrantNodes); err != nil {
 		return err
 	}
 	if err := t.Cluster.CreateNamespace(ctx, sandbox.WorkerNamespace, nil); err != nil {

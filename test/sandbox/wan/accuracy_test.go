@@ -14,7 +14,8 @@ import (
 
 func init() {
 	namespace.Role("busy", func() int {
-		for {
+		for busy := 0; ; busy++ {
+			_ = busy
 		}
 	})
 }
@@ -79,6 +80,7 @@ func BenchmarkAccuracy(b *testing.B) {
 }
 
 func report(b *testing.B, durations []time.Duration, name string) {
+	b.Helper()
 	slices.Sort(durations)
 	for _, q := range []struct {
 		name     string

@@ -51,6 +51,11 @@ func newProber(nodes []*namespace.Node) (*prober, error) {
 			*role.sockets = append(*role.sockets, fd)
 		}
 	}
+	if len(nodes) > 0 {
+		if err := awaitStamps(p.asking[0]); err != nil {
+			return nil, err
+		}
+	}
 	for i := range nodes {
 		go p.answer(p.answering[i])
 		go p.collect(p.asking[i])
@@ -68,6 +73,25 @@ func stampedSocket(address [4]byte, port int) (int, error) {
 		return 0, err
 	}
 	return fd, unix.Bind(fd, &unix.SockaddrInet4{Addr: address, Port: port})
+}
+
+// awaitStamps returns when packets get receive stamps. The kernel takes them
+// only while some socket asks, and begins a while after the first one did.
+func awaitStamps(fd int) error {
+	own, err := unix.Getsockname(fd)
+	if err != nil {
+		return err
+	}
+	for range 1000 {
+		if _, err := sendStamped(fd, []byte("stamp?"), own); err != nil {
+			return err
+		}
+		if _, _, _, err = receiveStamped(fd, make([]byte, 64)); err == nil {
+			return nil
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return err
 }
 
 // close ends the goroutines: a socket shut down has nothing more to receive.
@@ -104,14 +128,17 @@ func (p *prober) answer(fd int) {
 	defer unix.Close(fd)
 	for packet := make([]byte, 2048); ; {
 		n, from, arrived, err := receiveStamped(fd, packet)
-		if err != nil || n == 0 {
+		if n == 0 {
 			return
+		}
+		if err != nil {
+			panic(err) // the yardstick is broken
 		}
 		e := exchange{binary.BigEndian.Uint64(packet[8:]), binary.BigEndian.Uint32(packet[16:])}
 		packet[4] = 2
 		sent, err := sendStamped(fd, packet[:n], from)
 		if err != nil {
-			return
+			panic(err)
 		}
 		p.stamp(e, 1, arrived)
 		p.stamp(e, 2, sent)
@@ -122,8 +149,11 @@ func (p *prober) collect(fd int) {
 	defer unix.Close(fd)
 	for packet := make([]byte, 2048); ; {
 		n, _, arrived, err := receiveStamped(fd, packet)
-		if err != nil || n == 0 {
+		if n == 0 {
 			return
+		}
+		if err != nil {
+			panic(err)
 		}
 		p.stamp(exchange{binary.BigEndian.Uint64(packet[8:]), binary.BigEndian.Uint32(packet[16:])}, 3, arrived)
 	}

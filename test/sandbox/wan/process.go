@@ -49,8 +49,8 @@ type nodeSetup struct {
 }
 
 type response struct {
-	Error    string   `json:",omitempty"`
-	Counters Counters `json:",omitempty"`
+	Error    string `json:",omitempty"`
+	Counters Counters
 }
 
 // runProcess is the hub's process. It ends when its parent closes the control
@@ -115,11 +115,15 @@ func serve() error {
 			return fmt.Errorf("answer: %w", err)
 		}
 		var next request
-		if err := requests.Decode(&next); err != nil {
+		err := requests.Decode(&next)
+		if errors.Is(err, io.EOF) {
 			// The parent has closed the connection: what is in the journal is all there will be.
 			close(stop)
 			<-written
 			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("read a request: %w", err)
 		}
 		answer = h.handle(next)
 	}

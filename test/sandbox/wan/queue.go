@@ -27,8 +27,6 @@ type queue struct {
 
 func newQueue(capacity int) queue { return queue{heap: make([]parcel, 0, capacity)} }
 
-func (q *queue) len() int { return len(q.heap) }
-
 // first is nil when the queue is empty.
 func (q *queue) first() *parcel {
 	if len(q.heap) == 0 {

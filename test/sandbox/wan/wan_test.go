@@ -28,17 +28,17 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-func newNodes(t testing.TB, n int) []*namespace.Node {
-	t.Helper()
+func newNodes(tb testing.TB, n int) []*namespace.Node {
+	tb.Helper()
 	var nodes []*namespace.Node
 	for i := range n {
 		node, err := namespace.NewNode(fmt.Sprintf("node-%d", i), i)
 		if err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
-		t.Cleanup(func() {
+		tb.Cleanup(func() {
 			if err := node.Close(); err != nil {
-				t.Error(err)
+				tb.Error(err)
 			}
 		})
 		nodes = append(nodes, node)
@@ -46,38 +46,38 @@ func newNodes(t testing.TB, n int) []*namespace.Node {
 	return nodes
 }
 
-func newTestProber(t testing.TB, nodes []*namespace.Node) *prober {
-	t.Helper()
+func newTestProber(tb testing.TB, nodes []*namespace.Node) *prober {
+	tb.Helper()
 	p, err := newProber(nodes)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(p.close)
+	tb.Cleanup(p.close)
 	return p
 }
 
-func startWAN(t testing.TB, o Options) *WAN {
-	t.Helper()
-	w, err := Start(t.Context(), o)
+func startWAN(tb testing.TB, o Options) *WAN {
+	tb.Helper()
+	w, err := Start(tb.Context(), o)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		if err := w.Close(); err != nil {
-			t.Error(err)
+			tb.Error(err)
 		}
 	})
 	return w
 }
 
-func closeAndRead(t testing.TB, w *WAN, log string) []Record {
-	t.Helper()
+func closeAndRead(tb testing.TB, w *WAN, log string) []Record {
+	tb.Helper()
 	if err := w.Close(); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	records, _, err := ReadLog(log, 0)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return records
 }

@@ -1,6 +1,7 @@
 package container
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"syscall"
@@ -16,7 +17,7 @@ func supervise(child *exec.Cmd) *Process {
 	p := &Process{child: child, done: make(chan struct{})}
 	go func() {
 		defer close(p.done)
-		child.Wait() // the exit code is read from the ProcessState
+		_ = child.Wait() // how it ended is in the ProcessState
 	}()
 	return p
 }
@@ -29,7 +30,7 @@ func (p *Process) Pid() int { return p.child.Process.Pid }
 // is no error. A signal for which it has no handler is lost, except SIGKILL:
 // it is the PID 1 of its namespace.
 func (p *Process) Signal(signal syscall.Signal) error {
-	if err := p.child.Process.Signal(signal); err != nil && err != os.ErrProcessDone {
+	if err := p.child.Process.Signal(signal); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
 	}
 	return nil

@@ -134,8 +134,9 @@ func start(spec Spec, log *os.File) (*Process, error) {
 		err = errors.New(string(fault))
 	}
 	if err != nil {
-		child.Process.Kill()
-		child.Wait()
+		// It has failed already; this leaves nothing of it.
+		_ = child.Process.Kill()
+		_ = child.Wait()
 		return nil, err
 	}
 	return supervise(child), nil

@@ -112,30 +112,29 @@ var acts = map[string]func() error{
 	},
 }
 
-// identities are the users that a sandbox has to work for.
-func identities() map[string]*syscall.Credential {
-	them := map[string]*syscall.Credential{"this user": nil}
+// program makes a command that performs an act in a sandbox.
+type program func(act string, args ...string) *exec.Cmd
+
+// programs are the program as run by each kind of user that it has to work for.
+func programs(t *testing.T) map[string]program {
+	t.Helper()
+	as := func(credential *syscall.Credential) program {
+		return func(act string, args ...string) *exec.Cmd {
+			// The link opens to everybody, go test's directory only to its owner.
+			cmd := exec.CommandContext(t.Context(), "/proc/self/exe", args...)
+			cmd.Env = append(os.Environ(), actVariable+"="+act)
+			cmd.Dir = "/"
+			cmd.Stderr = os.Stderr
+			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: credential, Setpgid: true}
+			return cmd
+		}
+	}
+	them := map[string]program{"as this user": as(nil)}
 	if os.Geteuid() == 0 {
 		const nobody = 65534
-		them["an ordinary user"] = &syscall.Credential{Uid: nobody, Gid: nobody}
+		them["as an ordinary user"] = as(&syscall.Credential{Uid: nobody, Gid: nobody})
 	}
 	return them
-}
-
-func forEachIdentity(t *testing.T, test func(t *testing.T, program func(act string, args ...string) *exec.Cmd)) {
-	for name, credential := range identities() {
-		t.Run("as "+name, func(t *testing.T) {
-			test(t, func(act string, args ...string) *exec.Cmd {
-				// The link opens to everybody, go test's directory only to its owner.
-				cmd := exec.CommandContext(t.Context(), "/proc/self/exe", args...)
-				cmd.Env = append(os.Environ(), actVariable+"="+act)
-				cmd.Dir = "/"
-				cmd.Stderr = os.Stderr
-				cmd.SysProcAttr = &syscall.SysProcAttr{Credential: credential, Setpgid: true}
-				return cmd
-			})
-		})
-	}
 }
 
 // start starts a program and waits for its first line of output.
@@ -161,131 +160,141 @@ func start(t *testing.T, cmd *exec.Cmd) (firstLine string, rest *bufio.Reader) {
 }
 
 func TestTheProgramInsideIsTheOneThatWasStarted(t *testing.T) {
-	forEachIdentity(t, func(t *testing.T, program func(string, ...string) *exec.Cmd) {
-		cmd := program("echo arguments and input", "-a", "b c")
-		cmd.Stdin = strings.NewReader("typed")
-		out, _ := cmd.Output()
-		if diff := cmp.Diff(`["-a" "b c"] "typed"`, string(out)); diff != "" {
-			t.Error(diff)
-		}
-		if got := cmd.ProcessState.ExitCode(); got != 7 {
-			t.Errorf("exit code %d, want 7", got)
-		}
-	})
+	for user, program := range programs(t) {
+		t.Run(user, func(t *testing.T) {
+			cmd := program("echo arguments and input", "-a", "b c")
+			cmd.Stdin = strings.NewReader("typed")
+			out, _ := cmd.Output()
+			if diff := cmp.Diff(`["-a" "b c"] "typed"`, string(out)); diff != "" {
+				t.Error(diff)
+			}
+			if got := cmd.ProcessState.ExitCode(); got != 7 {
+				t.Errorf("exit code %d, want 7", got)
+			}
+		})
+	}
 }
 
 func TestADeathInsideShowsOutside(t *testing.T) {
-	forEachIdentity(t, func(t *testing.T, program func(string, ...string) *exec.Cmd) {
-		cmd := program("die of a signal")
-		_ = cmd.Run()
-		if got, want := cmd.ProcessState.ExitCode(), 128+int(unix.SIGKILL); got != want {
-			t.Errorf("exit code %d, want %d", got, want)
-		}
-	})
+	for user, program := range programs(t) {
+		t.Run(user, func(t *testing.T) {
+			cmd := program("die of a signal")
+			_ = cmd.Run()
+			if got, want := cmd.ProcessState.ExitCode(), 128+int(unix.SIGKILL); got != want {
+				t.Errorf("exit code %d, want %d", got, want)
+			}
+		})
+	}
 }
 
 func TestASignalReachesTheProgramOnce(t *testing.T) {
-	forEachIdentity(t, func(t *testing.T, program func(string, ...string) *exec.Cmd) {
-		tests := []struct {
-			name   string
-			signal syscall.Signal
-			group  bool
-		}{
-			{"sent to the outer process", unix.SIGTERM, false},
-			{"sent to the process group, as a terminal does", unix.SIGINT, true},
-		}
-		for _, test := range tests {
-			t.Run(test.name, func(t *testing.T) {
-				cmd := program("count signals")
-				_, rest := start(t, cmd)
-				to := cmd.Process.Pid
-				if test.group {
-					to = -to
-				}
-				if err := unix.Kill(to, test.signal); err != nil {
-					t.Fatal(err)
-				}
-				got, err := rest.ReadString('\n')
-				if err != nil {
-					t.Fatal(err)
-				}
-				if diff := cmp.Diff(fmt.Sprintln([]os.Signal{test.signal}), got); diff != "" {
-					t.Error(diff)
-				}
-			})
-		}
-	})
+	for user, program := range programs(t) {
+		t.Run(user, func(t *testing.T) {
+			tests := []struct {
+				name   string
+				signal syscall.Signal
+				group  bool
+			}{
+				{"sent to the outer process", unix.SIGTERM, false},
+				{"sent to the process group, as a terminal does", unix.SIGINT, true},
+			}
+			for _, test := range tests {
+				t.Run(test.name, func(t *testing.T) {
+					cmd := program("count signals")
+					_, rest := start(t, cmd)
+					to := cmd.Process.Pid
+					if test.group {
+						to = -to
+					}
+					if err := unix.Kill(to, test.signal); err != nil {
+						t.Fatal(err)
+					}
+					got, err := rest.ReadString('\n')
+					if err != nil {
+						t.Fatal(err)
+					}
+					if diff := cmp.Diff(fmt.Sprintln([]os.Signal{test.signal}), got); diff != "" {
+						t.Error(diff)
+					}
+				})
+			}
+		})
+	}
 }
 
 func TestSandboxesSideBySideServeTheHost(t *testing.T) {
-	forEachIdentity(t, func(t *testing.T, program func(string, ...string) *exec.Cmd) {
-		var addresses []string
-		names := []string{"one", "two"}
-		for _, name := range names {
-			cmd := program("serve the host")
-			cmd.Env = append(cmd.Env, "NAME="+name)
-			address, _ := start(t, cmd)
-			addresses = append(addresses, address)
-		}
-		for i, name := range names {
-			conn, err := net.Dial("tcp", addresses[i])
-			if err != nil {
-				t.Fatal(err)
+	for user, program := range programs(t) {
+		t.Run(user, func(t *testing.T) {
+			var addresses []string
+			names := []string{"one", "two"}
+			for _, name := range names {
+				cmd := program("serve the host")
+				cmd.Env = append(cmd.Env, "NAME="+name)
+				address, _ := start(t, cmd)
+				addresses = append(addresses, address)
 			}
-			answer, err := io.ReadAll(conn)
-			if err != nil {
-				t.Fatal(err)
+			for i, name := range names {
+				conn, err := net.Dial("tcp", addresses[i])
+				if err != nil {
+					t.Fatal(err)
+				}
+				answer, err := io.ReadAll(conn)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if diff := cmp.Diff("hello from "+name, string(answer)); diff != "" {
+					t.Error(diff)
+				}
 			}
-			if diff := cmp.Diff("hello from "+name, string(answer)); diff != "" {
-				t.Error(diff)
-			}
-		}
-	})
+		})
+	}
 }
 
 func TestNothingIsLeftAfterAKill(t *testing.T) {
-	forEachIdentity(t, func(t *testing.T, program func(string, ...string) *exec.Cmd) {
-		for _, victim := range []string{"outer", "init", "main"} {
-			t.Run("of "+victim, func(t *testing.T) {
-				mounts := mountsOfHost(t)
-				mark := fmt.Sprintf("NETLATENCY_LIFETIME_MARK=%d.%d", os.Getpid(), time.Now().UnixNano())
-				cmd := program("leave much behind")
-				cmd.Env = append(cmd.Env, mark)
-				address, _ := start(t, cmd)
+	for user, program := range programs(t) {
+		t.Run(user, func(t *testing.T) {
+			for _, victim := range []string{"outer", "init", "main"} {
+				t.Run("of "+victim, func(t *testing.T) {
+					mounts := mountsOfHost(t)
+					mark := fmt.Sprintf("NETLATENCY_LIFETIME_MARK=%d.%d", os.Getpid(), time.Now().UnixNano())
+					cmd := program("leave much behind")
+					cmd.Env = append(cmd.Env, mark)
+					address, _ := start(t, cmd)
 
-				alive := marked(t, mark)
-				if len(alive) != 5 {
-					t.Fatalf("processes %v, want outer, init, main and two daemons", alive)
-				}
-				outer := cmd.Process.Pid
-				init := childOf(t, alive, outer)
-				pid := map[string]int{"outer": outer, "init": init, "main": childOf(t, alive, init)}[victim]
-				if err := unix.Kill(pid, unix.SIGKILL); err != nil {
-					t.Fatal(err)
-				}
-				_ = cmd.Wait()
+					alive := marked(t, mark)
+					if len(alive) != 5 {
+						t.Fatalf("processes %v, want outer, init, main and two daemons", alive)
+					}
+					outer := cmd.Process.Pid
+					init := childOf(t, alive, outer)
+					pid := map[string]int{"outer": outer, "init": init, "main": childOf(t, alive, init)}[victim]
+					if err := unix.Kill(pid, unix.SIGKILL); err != nil {
+						t.Fatal(err)
+					}
+					_ = cmd.Wait()
 
-				for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-					left := marked(t, mark)
-					if len(left) == 0 {
-						break
+					for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+						left := marked(t, mark)
+						if len(left) == 0 {
+							break
+						}
+						if time.Now().After(deadline) {
+							t.Fatalf("processes left: %v", left)
+						}
 					}
-					if time.Now().After(deadline) {
-						t.Fatalf("processes left: %v", left)
+					if diff := cmp.Diff(mounts, mountsOfHost(t)); diff != "" {
+						t.Errorf("the host's mounts changed:\n%s", diff)
 					}
-				}
-				if diff := cmp.Diff(mounts, mountsOfHost(t)); diff != "" {
-					t.Errorf("the host's mounts changed:\n%s", diff)
-				}
-				if _, err := os.Stat(filepath.Join(namespace.Scratch(), leftover)); err == nil {
-					t.Errorf("%s is on the host", leftover)
-				}
-				if _, err := net.Dial("tcp", address); err == nil {
-					t.Errorf("%s still accepts connections", address)
-				}
-			})
-		}
-	})
+					if _, err := os.Stat(filepath.Join(namespace.Scratch(), leftover)); err == nil {
+						t.Errorf("%s is on the host", leftover)
+					}
+					if _, err := net.Dial("tcp", address); err == nil {
+						t.Errorf("%s still accepts connections", address)
+					}
+				})
+			}
+		})
+	}
 }
 
 func TestOutsideASandboxNothingIsMade(t *testing.T) {
