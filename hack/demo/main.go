@@ -99,9 +99,10 @@ func run(ctx context.Context, out *printer, terminal bool) error {
 	started := time.Now()
 	out.Step("Scenario %s: %d nodes of %d providers", script.Name, len(script.NodeList()), len(script.Providers))
 	s, err := sandbox.Start(ctx, sandbox.Options{
-		Scenario: script,
-		BinDir:   os.Getenv(variableBinDir),
-		Progress: func(line string) { out.Status("%s", line) },
+		Scenario:   script,
+		BinDir:     os.Getenv(variableBinDir),
+		HostAccess: true,
+		Progress:   func(line string) { out.Status("%s", line) },
 	})
 	if err != nil {
 		return err

@@ -3,6 +3,7 @@ package exposition
 import (
 	"errors"
 	"math"
+	"slices"
 
 	"google.golang.org/protobuf/encoding/protowire"
 )
@@ -56,17 +57,23 @@ func (c *collector) protobuf(body []byte) error {
 func (c *collector) protobufFamily(message []byte) error {
 	// The name may come after the series: two passes.
 	var name string
+	series := 0
 	f := fields{rest: message}
 	for f.next() {
-		if f.number == familyName {
+		switch f.number {
+		case familyName:
 			name = string(f.bytes)
+		case familyMetric:
+			series++
 		}
 	}
 	if f.broken {
 		return errTruncated
 	}
 	switch name {
-	case WindowInfo, WindowRTTSeconds, WindowSent, WindowLost:
+	case WindowRTTSeconds:
+		c.rows = slices.Grow(c.rows, min(series, c.series))
+	case WindowInfo, WindowSent, WindowLost:
 	default:
 		return nil
 	}

@@ -3,6 +3,7 @@ package source_test
 import (
 	"context"
 	"errors"
+	"net/http"
 	"net/netip"
 	"strings"
 	"sync/atomic"
@@ -138,7 +139,9 @@ func TestOnlyReadyEndpointsOfTheServiceWithANodeAreRead(t *testing.T) {
 }
 
 func TestAnEndpointInTwoSlicesIsReadOnce(t *testing.T) {
-	a := newFakeAgent(t, "node-a").measures("node-b", 1*ms, 0)
+	a := newFakeAgent(t, "node-a")
+	// At fault: of an agent that answers no second address is tried anyway.
+	a.answers(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "fault", http.StatusInternalServerError) })
 	r := read(t, clusterOf(a.slice(), a.slice(func(s *discoveryv1.EndpointSlice) { s.Name += "-second" })))
 	r.matrix()
 	if n := len(a.received()); n != 1 || r.source.Stats().Agents != 1 {
@@ -211,16 +214,19 @@ func TestKnownAgentsStayWhenTheAPIServerGoes(t *testing.T) {
 		return false, nil, nil
 	}
 	client.PrependReactor("list", "endpointslices", refuse)
-	watcher := watch.NewFake()
+	watcher := watch.NewFakeWithChanSize(1, false)
+	var watching atomic.Bool
 	client.PrependWatchReactor("endpointslices", func(action clienttesting.Action) (bool, watch.Interface, error) {
 		if _, _, err := refuse(action); err != nil {
 			return true, nil, err
 		}
+		watching.Store(true)
 		return true, watcher, nil
 	})
 	r := read(t, client)
 	r.matrix()
 
+	eventually(t, "the slices are watched", watching.Load)
 	gone.Store(true)
 	watcher.Error(&apierrors.NewResourceExpired("the API server was started anew").ErrStatus)
 	eventually(t, "the failure shows in the stats", func() bool { return r.source.Stats().DiscoveryErrors > 0 })

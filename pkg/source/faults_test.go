@@ -54,6 +54,7 @@ func TestAFailingAgentKeepsItsLastRowsAndHarmsNoOther(t *testing.T) {
 		"does not end, packed": {bomb, source.FailureLimit},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			bad := newFakeAgent(t, "node-a").measures("node-b", 1*ms, 0)
 			good := newFakeAgent(t, "node-b").measures("node-a", 2*ms, 0)
 			r := read(t, clusterOf(bad.slice(), good.slice()), func(o *source.AgentsOptions) {
@@ -326,26 +327,13 @@ func TestAgentsThatHangDoNotStarveTheOthers(t *testing.T) {
 }
 
 func TestEveryGoroutineEndsWithTheContext(t *testing.T) {
-	hang := newFakeAgent(t, "node-a")
-	begun := make(chan struct{}, 1)
-	hang.answers(func(_ http.ResponseWriter, r *http.Request) {
-		select {
-		case begun <- struct{}{}:
-		case <-r.Context().Done():
-		}
-		<-r.Context().Done()
-	})
-	r := read(t, clusterOf(hang.slice()), func(o *source.AgentsOptions) { o.Timeout = time.Hour })
-	select {
-	case <-begun:
-	case <-time.After(patience):
-		t.Fatal("the agent was not read")
-	}
+	idle := newFakeAgent(t, "node-a")
+	hang := newFakeAgent(t, "node-b").answers(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+	r := read(t, clusterOf(idle.slice(), hang.slice()), func(o *source.AgentsOptions) { o.Timeout = time.Hour })
+	eventually(t, "both agents are being read", func() bool { return len(idle.received()) == 1 && len(hang.received()) == 1 })
 	r.stop() // amid a read
-	select {
-	case <-r.published:
-		t.Error("a round that was broken off was published")
-	default:
+	if n := r.source.Stats().Version; n != 0 {
+		t.Errorf("a round that was broken off gave matrix %d", n)
 	}
 	eventually(t, "no goroutine of the source or its informer is left", func() bool {
 		stacks := make([]byte, 1<<20)

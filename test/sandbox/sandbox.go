@@ -23,6 +23,9 @@ type Options struct {
 	Scenario *scenario.Scenario
 	// BinDir is where cluster.Build put the Programs.
 	BinDir string
+	// HostAccess writes Kubeconfig and lets the host's programs in. A program
+	// can do that once.
+	HostAccess bool
 	// Progress gets a line for each step; nil for none.
 	Progress func(string)
 }
@@ -38,7 +41,8 @@ type Sandbox struct {
 	WAN     *wan.WAN
 	Cluster *cluster.Cluster
 	Kubelet *kubelet.Kubelet
-	// Kubeconfig is a file with which programs on the host reach the cluster.
+	// Kubeconfig is a file with which programs on the host reach the cluster,
+	// where Options asked for it.
 	Kubeconfig string
 	// Log is the WAN's log of the truth.
 	Log string
@@ -113,19 +117,11 @@ func (s *Sandbox) startCluster(ctx context.Context, options Options) error {
 	if err != nil {
 		return err
 	}
-	host := namespace.HostListener()
-	if err := s.Cluster.WriteKubeconfig(s.Kubeconfig, "https://"+host.Addr().String()); err != nil {
-		return err
-	}
-	inside, err := url.Parse(s.Cluster.URL())
-	if err != nil {
-		return err
-	}
-	s.running.Go(func() {
-		if err := namespace.Forward(ctx, host, inside.Host); err != nil {
-			klog.FromContext(ctx).Error(err, "The API server can no longer be reached from the host")
+	if options.HostAccess {
+		if err := s.letHostIn(ctx); err != nil {
+			return err
 		}
-	})
+	}
 	s.Kubelet, err = kubelet.New(kubelet.Options{
 		Client: s.Cluster.Client(),
 		Nodes:  s.Nodes,
@@ -142,6 +138,24 @@ func (s *Sandbox) startCluster(ctx context.Context, options Options) error {
 	s.running.Go(func() {
 		if err := s.Kubelet.Run(ctx); err != nil {
 			klog.FromContext(ctx).Error(err, "Our pods are no longer run")
+		}
+	})
+	return nil
+}
+
+// letHostIn makes the API server reachable from the host.
+func (s *Sandbox) letHostIn(ctx context.Context) error {
+	host := namespace.HostListener()
+	if err := s.Cluster.WriteKubeconfig(s.Kubeconfig, "https://"+host.Addr().String()); err != nil {
+		return err
+	}
+	inside, err := url.Parse(s.Cluster.URL())
+	if err != nil {
+		return err
+	}
+	s.running.Go(func() {
+		if err := namespace.Forward(ctx, host, inside.Host); err != nil {
+			klog.FromContext(ctx).Error(err, "The API server can no longer be reached from the host")
 		}
 	})
 	return nil

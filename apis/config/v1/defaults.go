@@ -24,7 +24,8 @@ func SetDefaults_NetLatencyArgs(args *NetLatencyArgs) { //nolint:revive // defau
 		setString(&agents.Service, DefaultAgentsService)
 		setString(&agents.Port, DefaultAgentsPort)
 		setDuration(&agents.Interval, 10*time.Second)
-		setDuration(&agents.Timeout, 3*time.Second)
+		// Whoever reads the agents more often than every 3 s means it.
+		setDuration(&agents.Timeout, min(3*time.Second, agents.Interval.Duration))
 	}
 	setDuration(&args.Window, 0)
 	setDuration(&args.StaleAfter, 2*time.Minute)

@@ -72,7 +72,7 @@ type AgentsSource struct {
 	// The default is 10s.
 	Interval *metav1.Duration `json:"interval,omitempty"`
 	// Timeout bounds the read of one agent, from 100ms to the interval. The
-	// default is 3s.
+	// default is 3s, or the interval where that is shorter.
 	Timeout *metav1.Duration `json:"timeout,omitempty"`
 }
 

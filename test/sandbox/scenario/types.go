@@ -135,16 +135,16 @@ type Burst struct {
 
 // Probe is how the agents measure.
 type Probe struct {
-	// Interval between bursts to a peer, 1s when absent.
+	// Interval between bursts to a peer, 2s when absent.
 	Interval metav1.Duration `json:"interval,omitempty"`
 	// Window over which the statistics are kept, 20s when absent.
 	Window metav1.Duration `json:"window,omitempty"`
 }
 
 // Defaults of what a scenario may leave out. A demo wants its answer within
-// minutes, so it probes ten times as often as a cluster would.
+// minutes, so it probes five times as often as a cluster would.
 const (
-	DefaultProbeInterval = time.Second
+	DefaultProbeInterval = 2 * time.Second
 	DefaultProbeWindow   = 20 * time.Second
 	DefaultGPUPort       = 8000
 )

@@ -224,7 +224,7 @@ func (t *trial) search(ctx context.Context, workers []string) ([]application.Sea
 	if len(workers) == 0 {
 		return nil, nil
 	}
-	if err := sleep(ctx, 2*time.Second); err != nil {
+	if err := rest(ctx); err != nil {
 		return nil, err
 	}
 	load := application.Load{

@@ -136,3 +136,22 @@ func TestTheTableSaysWhatTheReportSays(t *testing.T) {
 		t.Errorf("milliseconds(1234567ns) = %v", milliseconds(1234567))
 	}
 }
+
+func TestProcessorsAreBusyForWhatIsNotIdle(t *testing.T) {
+	before, err := parseProcessors("cpu  100 0 50 1000 10 0 0 0 0 0\ncpu0 1 2 3 4 5\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	after, err := parseProcessors("cpu  130 0 60 1050 20 0 0 0 0 0\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if busy := after.busySince(before); math.Abs(busy-0.4) > 1e-9 {
+		t.Errorf("busy for %v, want 0.4", busy)
+	}
+	for _, nonsense := range []string{"", "intr 1 2 3 4 5 6", "cpu 1 2", "cpu a b c d e f"} {
+		if _, err := parseProcessors(nonsense); err == nil {
+			t.Errorf("%q is accepted", nonsense)
+		}
+	}
+}

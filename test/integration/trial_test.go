@@ -1,0 +1,89 @@
+package integration
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/netlatency/netlatency/test/sandbox/trial"
+)
+
+// The demo's story, and what it must show. Wall-clock times are in the report
+// and are not judged here.
+func TestTheStoryOfTheDemo(t *testing.T) {
+	for _, name := range []string{"metro.yaml", "labels-missing.yaml"} {
+		t.Run(name, func(t *testing.T) {
+			s := start(t, name, nil)
+			report, err := trial.Run(t.Context(), s, trial.Options{Progress: progress{t}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := report.Write(s.Path("build", "test-"+s.Scenario.Name+".json")); err != nil {
+				t.Error(err)
+			}
+			var table lines
+			report.Table(&table, false)
+			t.Logf("agents' samples off the truth by %v ms (p50), %v ms (p99)\n%s", report.RTTErrorP50, report.RTTErrorP99, table)
+
+			if report.AgentsReady != report.Nodes || report.PairsFresh != report.Pairs {
+				t.Errorf("%d of %d agents are ready, %d of %d pairs fresh", report.AgentsReady, report.Nodes, report.PairsFresh, report.Pairs)
+			}
+			atMost(t, "rtt_error_p50_ms", report.RTTErrorP50, 0.03)
+			atMost(t, "rtt_error_p99_ms", report.RTTErrorP99, 0.1)
+			for _, phase := range report.Phases {
+				for mode, m := range phase.Modes {
+					if m.Bound != m.Workers {
+						t.Errorf("%s, %s: %d of %d workers are bound", phase.Name, mode, m.Bound, m.Workers)
+					}
+					if len(m.Overcommitted) > 0 {
+						t.Errorf("%s, %s: nodes promised more than they have: %v", phase.Name, mode, m.Overcommitted)
+					}
+				}
+			}
+			steady, drift := report.Phase(trial.PhaseSteady).Modes, report.Phase(trial.PhaseDrift).Modes
+			ours := steady[trial.ModeNetLatency]
+			atLeast(t, "steady near_share", ours.NearShare, 0.95)
+			atMost(t, "steady cost_vs_best", ours.CostVsBest, 1.05)
+			atMost(t, "steady search_net_p99_ms against default", ours.SearchNetP99/steady[trial.ModeDefault].SearchNetP99, 0.6)
+			atMost(t, "steady search_net_p99_ms against pinned", ours.SearchNetP99/steady[trial.ModePinned].SearchNetP99, 1.05)
+			atMost(t, "drift cost_vs_best", drift[trial.ModeNetLatency].CostVsBest, 1.10)
+			atMost(t, "drift search_net_p99_ms against pinned", drift[trial.ModeNetLatency].SearchNetP99/drift[trial.ModePinned].SearchNetP99, 0.7)
+
+			// Nodes of one provider are equally near, and alike.
+			var shares []int
+			for _, n := range s.Scenario.NodeList() {
+				if n.Provider == "hetzner" {
+					shares = append(shares, ours.PerNode[n.Name])
+				}
+			}
+			if slices.Max(shares)-slices.Min(shares) > 2 {
+				t.Errorf("equally near nodes share the burst %v", shares)
+			}
+		})
+	}
+}
+
+func atMost(t *testing.T, what string, got, limit float64) {
+	t.Helper()
+	if !(got <= limit) {
+		t.Errorf("%s is %.4f, want at most %v", what, got, limit)
+	}
+}
+
+func atLeast(t *testing.T, what string, got, limit float64) {
+	t.Helper()
+	if !(got >= limit) {
+		t.Errorf("%s is %.4f, want at least %v", what, got, limit)
+	}
+}
+
+// progress logs the steps of a trial with the test.
+type progress struct{ t *testing.T }
+
+func (p progress) Step(format string, args ...any) { p.t.Helper(); p.t.Logf(format, args...) }
+func (progress) Status(string, ...any)             {}
+
+// lines is a table in a log.
+type lines []byte
+
+func (l *lines) Write(p []byte) (int, error) { *l = append(*l, p...); return len(p), nil }
+func (l lines) String() string               { return string(l) }
