@@ -110,7 +110,7 @@ func TestARowThatCannotBeTrueIsDroppedAndCounted(t *testing.T) {
 		"the name is too long":       {peer(strings.Repeat("n", 254)), Malformed},
 		"the peer is the node":       {peer("node-a"), Self},
 		"the peer came before":       {peer("node-b"), Duplicate},
-		"losses without round trips": {func(of map[string]*dto.Metric) { of[WindowRTTSeconds].Label[1].Value = proto.String("node-b") }, Orphan},
+		"losses without round trips": {func(of map[string]*dto.Metric) { of[WindowRTTSeconds].Label[1].Value = new("node-b") }, Orphan},
 	} {
 		for formatName, format := range formats {
 			t.Run(name+" in "+formatName, func(t *testing.T) {

@@ -46,20 +46,20 @@ func windowOf(rows ...Row) Window {
 	return Window{Node: "node-a", Version: "v1.2.3", Now: agentNow, Rows: rows}
 }
 
-func encode(t testing.TB, format expfmt.Format, families []*dto.MetricFamily) []byte {
-	t.Helper()
+func encode(tb testing.TB, format expfmt.Format, families []*dto.MetricFamily) []byte {
+	tb.Helper()
 	var b bytes.Buffer
 	e := expfmt.NewEncoder(&b, format)
 	for _, f := range families {
 		if err := e.Encode(f); err != nil {
-			t.Fatalf("encode %s as %s: %v", f.GetName(), format, err)
+			tb.Fatalf("encode %s as %s: %v", f.GetName(), format, err)
 		}
 	}
 	return b.Bytes()
 }
 
-func decode(t testing.TB, format expfmt.Format, body []byte) (Window, Dropped, error) {
-	t.Helper()
+func decode(tb testing.TB, format expfmt.Format, body []byte) (Window, Dropped, error) {
+	tb.Helper()
 	return Decode(bytes.NewReader(body), string(format), Limits{}, readerNow)
 }
 

@@ -8,7 +8,6 @@ import (
 	"unicode/utf8"
 
 	dto "github.com/prometheus/client_model/go"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/netlatency/netlatency/pkg/latency"
 )
@@ -65,7 +64,7 @@ func Families(w Window) []*dto.MetricFamily {
 	info := family(WindowInfo, dto.MetricType_GAUGE, "Unix time of the agent when it took this window.")
 	info.Metric = []*dto.Metric{{
 		Label: []*dto.LabelPair{label(LabelNode, w.Node), label(LabelVersion, w.Version)},
-		Gauge: &dto.Gauge{Value: proto.Float64(float64(w.Now.UnixNano()) / 1e9)},
+		Gauge: &dto.Gauge{Value: new(float64(w.Now.UnixNano()) / 1e9)},
 	}}
 	lost := family(WindowLost, dto.MetricType_GAUGE, "Probes to the peer without an answer, over the loss window.")
 	rtt := family(WindowRTTSeconds, dto.MetricType_SUMMARY, "Round trips to the peer over the window; quantile 0 is the minimum.")
@@ -75,13 +74,13 @@ func Families(w Window) []*dto.MetricFamily {
 		rtt.Metric = append(rtt.Metric, &dto.Metric{
 			Label: labels,
 			Summary: &dto.Summary{
-				SampleCount: proto.Uint64(uint64(row.Samples)),
-				SampleSum:   proto.Float64(row.Mean.Seconds() * float64(row.Samples)),
+				SampleCount: new(uint64(row.Samples)),
+				SampleSum:   new(row.Mean.Seconds() * float64(row.Samples)),
 				Quantile: []*dto.Quantile{
 					quantile(0, row.Min), quantile(0.5, row.P50), quantile(0.9, row.P90), quantile(0.99, row.P99),
 				},
 			},
-			TimestampMs: proto.Int64(newestMillis(w.Now, row.Newest)),
+			TimestampMs: new(newestMillis(w.Now, row.Newest)),
 		})
 		if row.Lost > 0 {
 			sent.Metric = append(sent.Metric, gauge(labels, row.Sent))
@@ -115,17 +114,17 @@ func refusal(row Row, node string) Reason {
 }
 
 func family(name string, of dto.MetricType, help string) *dto.MetricFamily {
-	return &dto.MetricFamily{Name: proto.String(name), Help: proto.String(help), Type: of.Enum()}
+	return &dto.MetricFamily{Name: new(name), Help: new(help), Type: of.Enum()}
 }
 
 func label(name, value string) *dto.LabelPair {
-	return &dto.LabelPair{Name: proto.String(name), Value: proto.String(value)}
+	return &dto.LabelPair{Name: new(name), Value: new(value)}
 }
 
 func gauge(labels []*dto.LabelPair, value int) *dto.Metric {
-	return &dto.Metric{Label: labels, Gauge: &dto.Gauge{Value: proto.Float64(float64(value))}}
+	return &dto.Metric{Label: labels, Gauge: &dto.Gauge{Value: new(float64(value))}}
 }
 
 func quantile(q float64, value time.Duration) *dto.Quantile {
-	return &dto.Quantile{Quantile: proto.Float64(q), Value: proto.Float64(value.Seconds())}
+	return &dto.Quantile{Quantile: new(q), Value: new(value.Seconds())}
 }

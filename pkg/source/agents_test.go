@@ -19,7 +19,6 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
-	"k8s.io/utils/ptr"
 
 	"github.com/netlatency/netlatency/pkg/exposition"
 	"github.com/netlatency/netlatency/pkg/latency"
@@ -118,7 +117,7 @@ func TestOnlyReadyEndpointsOfTheServiceWithANodeAreRead(t *testing.T) {
 	}{
 		"ready":              {edit(func(*discoveryv1.EndpointSlice) {}), true},
 		"readiness not said": {edit(func(s *discoveryv1.EndpointSlice) { s.Endpoints[0].Conditions.Ready = nil }), true},
-		"not ready":          {edit(func(s *discoveryv1.EndpointSlice) { s.Endpoints[0].Conditions.Ready = ptr.To(false) }), false},
+		"not ready":          {edit(func(s *discoveryv1.EndpointSlice) { s.Endpoints[0].Conditions.Ready = new(false) }), false},
 		"no node":            {edit(func(s *discoveryv1.EndpointSlice) { s.Endpoints[0].NodeName = nil }), false},
 		"another Service":    {edit(func(s *discoveryv1.EndpointSlice) { s.Labels[discoveryv1.LabelServiceName] = "another" }), false},
 		"another namespace":  {edit(func(s *discoveryv1.EndpointSlice) { s.Namespace = "another" }), false},

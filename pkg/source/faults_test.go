@@ -18,7 +18,6 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/utils/clock"
 	clocktesting "k8s.io/utils/clock/testing"
-	"k8s.io/utils/ptr"
 
 	"github.com/netlatency/netlatency/pkg/exposition"
 	"github.com/netlatency/netlatency/pkg/source"
@@ -152,7 +151,7 @@ func TestRowsThatCannotBeTrueAreCounted(t *testing.T) {
 func TestAServiceWithoutThePortIsAFailureOfItsAgents(t *testing.T) {
 	a := newFakeAgent(t, "node-a")
 	for name, edit := range map[string]func(*discoveryv1.EndpointSlice){
-		"another name": func(s *discoveryv1.EndpointSlice) { s.Ports[1].Name = ptr.To("metrics") },
+		"another name": func(s *discoveryv1.EndpointSlice) { s.Ports[1].Name = new("metrics") },
 		"no number":    func(s *discoveryv1.EndpointSlice) { s.Ports[1].Port = nil },
 		"a host name":  func(s *discoveryv1.EndpointSlice) { s.Endpoints[0].Addresses = []string{"localhost"} },
 	} {
@@ -338,7 +337,7 @@ func TestEveryGoroutineEndsWithTheContext(t *testing.T) {
 	eventually(t, "no goroutine of the source or its informer is left", func() bool {
 		stacks := make([]byte, 1<<20)
 		stacks = stacks[:runtime.Stack(stacks, true)]
-		for _, stack := range strings.Split(string(stacks), "\n\n") {
+		for stack := range strings.SplitSeq(string(stacks), "\n\n") {
 			if strings.Contains(stack, "created by github.com/netlatency/netlatency/pkg/source.") ||
 				strings.Contains(stack, "client-go/tools/cache.") || strings.Contains(stack, "net/http.(*persistConn)") {
 				return false

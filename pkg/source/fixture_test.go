@@ -19,6 +19,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/fake"
+	"k8s.io/klog/v2"
+	"k8s.io/klog/v2/ktesting"
 	clocktesting "k8s.io/utils/clock/testing"
 	"k8s.io/utils/ptr"
 
@@ -151,12 +153,12 @@ func sliceOf(node string, address netip.AddrPort, edits ...func(*discoveryv1.End
 		AddressType: discoveryv1.AddressTypeIPv4,
 		Endpoints: []discoveryv1.Endpoint{{
 			Addresses:  []string{address.Addr().String()},
-			NodeName:   ptr.To(node),
-			Conditions: discoveryv1.EndpointConditions{Ready: ptr.To(true)},
+			NodeName:   new(node),
+			Conditions: discoveryv1.EndpointConditions{Ready: new(true)},
 		}},
 		Ports: []discoveryv1.EndpointPort{
-			{Name: ptr.To("probe"), Port: ptr.To[int32](1)},
-			{Name: ptr.To("http"), Port: ptr.To(int32(address.Port()))},
+			{Name: new("probe"), Port: ptr.To[int32](1)},
+			{Name: new("http"), Port: new(int32(address.Port()))},
 		},
 	}
 	for _, edit := range edits {
@@ -188,7 +190,8 @@ func read(t *testing.T, client *fake.Clientset, edits ...func(*source.AgentsOpti
 		clock:     clocktesting.NewFakeClock(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)),
 		published: make(chan *latency.Matrix),
 	}
-	ctx, cancel := context.WithCancel(context.Background())
+	logger := ktesting.NewLogger(t, ktesting.NewConfig())
+	ctx, cancel := context.WithCancel(klog.NewContext(context.Background(), logger))
 	options := source.AgentsOptions{
 		Client: client, Namespace: namespace, Service: service, Port: "http",
 		Interval: interval, Timeout: time.Minute, StaleAfter: staleAfter, Clock: r.clock,

@@ -11,21 +11,22 @@ import (
 type Failure string
 
 const (
-	// FailurePort: the Service has no port of the configured name.
+	// FailurePort means that the Service has no port of the configured name.
 	FailurePort Failure = "port"
-	// FailureConnect: no connection, or it broke.
+	// FailureConnect means that there was no connection, or that it broke.
 	FailureConnect Failure = "connect"
-	// FailureTimeout: no whole answer within the timeout of an agent, or
-	// before the round was over.
+	// FailureTimeout means that there was no whole answer within the timeout
+	// of an agent, or before the round was over.
 	FailureTimeout Failure = "timeout"
-	// FailureStatus: an HTTP status other than 200. Redirects are not followed.
+	// FailureStatus is an HTTP status other than 200. Redirects are not
+	// followed.
 	FailureStatus Failure = "status"
-	// FailureLimit: an answer of too many bytes or series.
+	// FailureLimit is an answer of too many bytes or series.
 	FailureLimit Failure = "limit"
-	// FailureDecode: an answer that cannot be read.
+	// FailureDecode is an answer that cannot be read.
 	FailureDecode Failure = "decode"
-	// FailureIdentity: an answer in the name of another node than the one that
-	// the agent's EndpointSlice says it runs on.
+	// FailureIdentity is an answer in the name of another node than the one
+	// that the agent's EndpointSlice says it runs on.
 	FailureIdentity Failure = "identity"
 )
 
