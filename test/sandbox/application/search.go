@@ -31,6 +31,8 @@ type Load struct {
 	Replicas map[string][]Replica
 	// Searches is how many to run and Clients how many at once.
 	Searches, Clients int
+	// Pause is what a client waits between its searches.
+	Pause time.Duration
 	// Session numbers the first search; the next ones count on from there.
 	Session uint64
 	Dial    Dialer
@@ -70,6 +72,9 @@ func (l Load) Run(ctx context.Context) ([]Search, error) {
 					return fmt.Errorf("search %d from node %s: %w", i, search.Node, err)
 				}
 				searches[i] = search
+				if l.Pause > 0 {
+					time.Sleep(l.Pause)
+				}
 			}
 			return nil
 		})

@@ -45,9 +45,6 @@ func (t *trial) phase(ctx context.Context, name string) error {
 		outcomes[mode] = o
 		t.options.Progress.Step("%s, %s: %d of %d workers bound in %.1f s, %d searches run", name, mode, o.mode.Bound, o.mode.Workers, o.mode.SecondsToBound, len(o.searches))
 	}
-	if err := t.recorder.read(); err != nil {
-		return err
-	}
 	phase := Phase{Name: name, Modes: make(map[string]*Mode)}
 	for mode, o := range outcomes {
 		if err := t.judge(o); err != nil {
@@ -63,10 +60,14 @@ func (t *trial) phase(ctx context.Context, name string) error {
 // pins by hand would.
 func (t *trial) pin(ctx context.Context) error {
 	// A few rounds of probes tell the means well enough.
-	if err := sleep(ctx, 3*t.Scenario.Probe.Interval.Duration); err != nil {
+	if err := rest(ctx); err != nil {
 		return err
 	}
-	if err := t.recorder.read(); err != nil {
+	began := time.Now()
+	if err := sleep(ctx, 2*t.Scenario.Probe.Interval.Duration); err != nil {
+		return err
+	}
+	if err := t.recorder.observe(ctx, began, time.Now()); err != nil {
 		return err
 	}
 	type provider struct {
@@ -219,6 +220,10 @@ func (t *trial) settled(ctx context.Context, key types.NamespacedName, start tim
 	}
 }
 
+// pause keeps clients whose searches are short from loading the process that
+// carries the packets, which would show as delay of the network.
+const pause = 10 * time.Millisecond
+
 // search lets the workers search once the control plane has come to rest.
 func (t *trial) search(ctx context.Context, workers []string) ([]application.Search, error) {
 	if len(workers) == 0 {
@@ -229,16 +234,16 @@ func (t *trial) search(ctx context.Context, workers []string) ([]application.Sea
 	}
 	load := application.Load{
 		Workers: workers, Steps: t.Scenario.Applications.Search, Replicas: t.replicas,
-		Searches: t.options.Searches, Clients: t.options.Clients, Session: t.session,
+		Searches: t.options.Searches, Clients: t.options.Clients, Pause: pause, Session: t.session,
 		Dial: t.Dial,
 	}
 	t.session += uint64(load.Searches)
+	began := time.Now()
 	searches, err := load.Run(ctx)
 	if err != nil {
 		return nil, err
 	}
-	// The WAN writes its log every 100 ms.
-	return searches, sleep(ctx, 300*time.Millisecond)
+	return searches, t.recorder.observe(ctx, began, time.Now())
 }
 
 // band is the plugin's default: nodes within it are equally near.

@@ -3,6 +3,7 @@ package trial
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -12,13 +13,13 @@ import (
 	"github.com/netlatency/netlatency/test/sandbox/wan"
 )
 
-// recorder collects what the agents measured and what the WAN logged. read,
-// begin and errors belong to one goroutine; the agents' samples come from
+// recorder collects what the agents measured and what the WAN logged. begin,
+// observe and errors belong to one goroutine; the agents' samples come from
 // others.
 type recorder struct {
 	sandbox *sandbox.Sandbox
 	whole   *Truth // since the start
-	phase   *Truth // since the phase began
+	phase   *Truth // of what was observed in the phase
 	offset  int64  // of the log
 
 	streams sync.WaitGroup
@@ -43,24 +44,39 @@ func newRecorder(ctx context.Context, s *sandbox.Sandbox) *recorder {
 	return r
 }
 
-// read takes in what the WAN has logged since the last call.
-func (r *recorder) read() error {
+// read returns what the WAN has logged since the last call.
+func (r *recorder) read() ([]wan.Record, error) {
 	records, next, err := wan.ReadLog(r.sandbox.Log, r.offset)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	r.offset = next
 	r.whole.Add(records)
-	r.phase.Add(records)
-	return nil
+	return records, nil
 }
 
-// begin makes the phase's truth start now.
+// begin makes the phase's truth start anew.
 func (r *recorder) begin() error {
-	if err := r.read(); err != nil {
+	_, err := r.read()
+	r.phase = NewTruth(r.sandbox.NodeNames())
+	return err
+}
+
+// observe makes what passed between two times part of the phase's truth. What
+// passes while a burst keeps the machine busy is not: then the network is
+// slower than the scenario's by what its process had to wait for a processor.
+func (r *recorder) observe(ctx context.Context, from, to time.Time) error {
+	// The WAN writes its log every 50 ms.
+	if err := sleep(ctx, 300*time.Millisecond); err != nil {
 		return err
 	}
-	r.phase = NewTruth(r.sandbox.NodeNames())
+	records, err := r.read()
+	if err != nil {
+		return err
+	}
+	r.phase.Add(slices.DeleteFunc(records, func(record wan.Record) bool {
+		return record.Received < from.UnixNano() || record.Received > to.UnixNano()
+	}))
 	return nil
 }
 
@@ -68,7 +84,7 @@ func (r *recorder) begin() error {
 // streams must have ended.
 func (r *recorder) errors(report *Report) error {
 	r.streams.Wait()
-	if err := r.read(); err != nil {
+	if _, err := r.read(); err != nil {
 		return err
 	}
 	var errors []time.Duration
