@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -24,11 +25,11 @@ func TestSearchesGoThroughTheWorkersInTurn(t *testing.T) {
 	}()
 	address := listener.Addr().String()
 	load := Load{
-		Workers:  []string{"a-1", "a-2", "a-1"},
+		From:     []string{"a-1", "a-2", "a-1", "a-1", "a-2", "a-1", "a-1"},
 		Steps:    []string{"qdrant", "gpu"},
 		Replicas: map[string][]Replica{"qdrant": {{"b-1", address}}, "gpu": {{"c-1", address}}},
-		Searches: 7, Clients: 2, Session: 100,
-		Dial: func(ctx context.Context, node, address string) (net.Conn, error) {
+		Clients:  2, Session: 100,
+		Dial: func(ctx context.Context, _, address string) (net.Conn, error) {
 			var d net.Dialer
 			return d.DialContext(ctx, "tcp", address)
 		},
@@ -58,9 +59,10 @@ func TestSearchesGoThroughTheWorkersInTurn(t *testing.T) {
 	}
 }
 
-func TestALoadWithoutWorkersIsAnError(t *testing.T) {
-	if _, err := (Load{Searches: 1, Clients: 1}).Run(t.Context()); err == nil {
-		t.Error("no error")
+func TestAnApplicationWithoutReplicasIsAnError(t *testing.T) {
+	load := Load{From: []string{"a-1"}, Steps: []string{"qdrant"}, Clients: 1}
+	if _, err := load.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "qdrant") {
+		t.Errorf("the error is %v, want one about qdrant", err)
 	}
 }
 

@@ -21,16 +21,16 @@ type Dialer func(ctx context.Context, node, address string) (net.Conn, error)
 
 // Load is a number of searches to run.
 type Load struct {
-	// Workers are the nodes that the workers landed on, one entry a worker.
-	// The searches go through them in turn.
-	Workers []string
+	// From has an entry for each search: the node of the worker that runs it.
+	// They are begun in this order.
+	From []string
 	// Steps names the application of each of a search's sequential round
 	// trips, and Replicas says where each application listens. A round trip
 	// goes to a replica at random, as through a ClusterIP.
 	Steps    []string
 	Replicas map[string][]Replica
-	// Searches is how many to run and Clients how many at once.
-	Searches, Clients int
+	// Clients is how many searches run at once.
+	Clients int
 	// Pause is what a client waits between its searches.
 	Pause time.Duration
 	// Session numbers the first search; the next ones count on from there.
@@ -55,19 +55,32 @@ type Search struct {
 // connection is taken for broken.
 const tripTimeout = 10 * time.Second
 
-// Run runs the load. It ends early with an error when a round trip fails.
+// Run runs the load and returns its searches in the order of From. The clients
+// are connected before the first search begins. It ends early with an error
+// when a connection or a round trip fails.
 func (l Load) Run(ctx context.Context) ([]Search, error) {
-	if len(l.Workers) == 0 {
-		return nil, fmt.Errorf("run %d searches: there are no workers", l.Searches)
+	clients := make([]searcher, l.Clients)
+	defer func() {
+		for i := range clients {
+			clients[i].close()
+		}
+	}()
+	connecting, inner := errgroup.WithContext(ctx)
+	for i := range clients {
+		connecting.Go(func() error {
+			clients[i] = searcher{load: l, connections: make(map[link]net.Conn), random: rand.New(rand.NewPCG(l.Session, uint64(i)))}
+			return clients[i].connectAll(inner, i)
+		})
 	}
-	searches := make([]Search, l.Searches)
-	group, ctx := errgroup.WithContext(ctx)
-	for client := range l.Clients {
-		group.Go(func() error {
-			c := searcher{load: l, connections: make(map[link]net.Conn), random: rand.New(rand.NewPCG(l.Session, uint64(client)))}
-			defer c.close()
-			for i := client; i < l.Searches; i += l.Clients {
-				search, err := c.search(ctx, l.Session+uint64(i), l.Workers[i%len(l.Workers)])
+	if err := connecting.Wait(); err != nil {
+		return nil, err
+	}
+	searches := make([]Search, len(l.From))
+	searching, inner := errgroup.WithContext(ctx)
+	for client := range clients {
+		searching.Go(func() error {
+			for i := client; i < len(l.From); i += l.Clients {
+				search, err := clients[client].search(inner, l.Session+uint64(i), l.From[i])
 				if err != nil {
 					return fmt.Errorf("search %d from node %s: %w", i, search.Node, err)
 				}
@@ -79,7 +92,7 @@ func (l Load) Run(ctx context.Context) ([]Search, error) {
 			return nil
 		})
 	}
-	return searches, group.Wait()
+	return searches, searching.Wait()
 }
 
 type link struct{ node, address string }
@@ -93,6 +106,31 @@ type searcher struct {
 	buffer      [messageSize]byte
 }
 
+// connectAll connects the client of that index to whatever its searches may
+// need.
+func (c *searcher) connectAll(ctx context.Context, index int) error {
+	for i := index; i < len(c.load.From); i += c.load.Clients {
+		for _, application := range c.load.Steps {
+			replicas := c.load.Replicas[application]
+			if len(replicas) == 0 {
+				return fmt.Errorf("connect to %s: it has no replica", application)
+			}
+			for _, replica := range replicas {
+				key := link{c.load.From[i], replica.Address}
+				if c.connections[key] != nil {
+					continue
+				}
+				conn, err := c.load.Dial(ctx, key.node, key.address)
+				if err != nil {
+					return fmt.Errorf("connect from node %s to %s: %w", key.node, application, err)
+				}
+				c.connections[key] = conn
+			}
+		}
+	}
+	return nil
+}
+
 func (c *searcher) close() {
 	for _, conn := range c.connections {
 		conn.Close()
@@ -104,16 +142,9 @@ func (c *searcher) search(ctx context.Context, session uint64, node string) (Sea
 	conns := make([]net.Conn, len(c.load.Steps))
 	for i, application := range c.load.Steps {
 		replicas := c.load.Replicas[application]
-		if len(replicas) == 0 {
-			return search, fmt.Errorf("%s has no replica", application)
-		}
 		replica := replicas[c.random.IntN(len(replicas))]
 		search.Peers = append(search.Peers, replica.Node)
-		conn, err := c.connection(ctx, node, replica.Address)
-		if err != nil {
-			return search, err
-		}
-		conns[i] = conn
+		conns[i] = c.connections[link{node, replica.Address}]
 	}
 	start := time.Now()
 	for i, conn := range conns {
@@ -123,21 +154,6 @@ func (c *searcher) search(ctx context.Context, session uint64, node string) (Sea
 	}
 	search.Took = time.Since(start)
 	return search, ctx.Err()
-}
-
-// connection returns the client's connection from node to address. It is made
-// before the search begins and is not part of its time.
-func (c *searcher) connection(ctx context.Context, node, address string) (net.Conn, error) {
-	key := link{node, address}
-	if conn, ok := c.connections[key]; ok {
-		return conn, nil
-	}
-	conn, err := c.load.Dial(ctx, node, address)
-	if err != nil {
-		return nil, fmt.Errorf("connect to %s: %w", address, err)
-	}
-	c.connections[key] = conn
-	return conn, nil
 }
 
 func (c *searcher) trip(conn net.Conn, request message) error {

@@ -19,7 +19,8 @@ import (
 // outcome is what one mode did in a phase, before the truth of the whole phase
 // is known.
 type outcome struct {
-	mode     *Mode
+	mode     string
+	report   *Mode
 	workers  []string // their nodes
 	places   []Place  // without costs
 	searches []application.Search
@@ -27,47 +28,44 @@ type outcome struct {
 
 // phase tries every mode and adds the phase to the report.
 func (t *trial) phase(ctx context.Context, name string) error {
-	if err := t.recorder.begin(); err != nil {
-		return err
-	}
 	if t.pinnedTo == nil {
 		if err := t.pin(ctx); err != nil {
 			return err
 		}
 	}
-	outcomes := make(map[string]outcome)
+	if err := t.recorder.begin(ctx); err != nil {
+		return err
+	}
+	outcomes := make([]outcome, 0, len(Modes))
 	for _, mode := range Modes {
 		t.options.Progress.Status("%s, %s: bursting from %d to %d workers", name, mode, t.Scenario.Burst.From, t.Scenario.Burst.To)
 		o, err := t.burst(ctx, mode)
 		if err != nil {
 			return fmt.Errorf("mode %s: %w", mode, err)
 		}
-		outcomes[mode] = o
-		t.options.Progress.Step("%s, %s: %d of %d workers bound in %.1f s, %d searches run", name, mode, o.mode.Bound, o.mode.Workers, o.mode.SecondsToBound, len(o.searches))
+		outcomes = append(outcomes, o)
+		t.options.Progress.Step("%s, %s: %d of %d workers bound in %.1f s", name, mode, o.report.Bound, o.report.Workers, o.report.SecondsToBound)
+	}
+	t.options.Progress.Status("%s: searching from where the workers landed", name)
+	if err := t.search(ctx, outcomes); err != nil {
+		return err
 	}
 	phase := Phase{Name: name, Modes: make(map[string]*Mode)}
-	for mode, o := range outcomes {
+	for _, o := range outcomes {
 		if err := t.judge(o); err != nil {
-			return fmt.Errorf("mode %s: %w", mode, err)
+			return fmt.Errorf("mode %s: %w", o.mode, err)
 		}
-		phase.Modes[mode] = o.mode
+		phase.Modes[o.mode] = o.report
 	}
 	t.report.Phases = append(t.report.Phases, phase)
+	t.options.Progress.Step("%s: %d searches run for each mode", name, t.options.Searches)
 	return nil
 }
 
 // pin chooses the provider whose nodes are the best place on average, as who
 // pins by hand would.
 func (t *trial) pin(ctx context.Context) error {
-	// A few rounds of probes tell the means well enough.
-	if err := rest(ctx); err != nil {
-		return err
-	}
-	began := time.Now()
-	if err := sleep(ctx, 2*t.Scenario.Probe.Interval.Duration); err != nil {
-		return err
-	}
-	if err := t.recorder.observe(ctx, began, time.Now()); err != nil {
+	if err := t.recorder.read(ctx); err != nil {
 		return err
 	}
 	type provider struct {
@@ -81,7 +79,7 @@ func (t *trial) pin(ctx context.Context) error {
 			p = &provider{}
 			providers[n.Provider] = p
 		}
-		if cost, ok := t.cost(n.Name); ok {
+		if cost, ok := t.cost(t.recorder.whole, n.Name); ok {
 			p.nodes = append(p.nodes, n.Name)
 			p.sum += cost
 		}
@@ -104,12 +102,12 @@ func (t *trial) pin(ctx context.Context) error {
 
 // cost is the true cost of a worker on a node: the mean round trip of its
 // search's steps, each to all replicas alike.
-func (t *trial) cost(node string) (time.Duration, bool) {
+func (t *trial) cost(truth *Truth, node string) (time.Duration, bool) {
 	var sum time.Duration
 	for _, step := range t.Scenario.Applications.Search {
 		var toReplicas time.Duration
 		for _, r := range t.replicas[step] {
-			rtt, ok := t.recorder.phase.Mean(node, r.Node)
+			rtt, ok := truth.Mean(node, r.Node)
 			if !ok {
 				return 0, false
 			}
@@ -120,7 +118,7 @@ func (t *trial) cost(node string) (time.Duration, bool) {
 	return sum / time.Duration(len(t.Scenario.Applications.Search)), true
 }
 
-// burst scales a RayService up, lets its workers search, and deletes it.
+// burst scales a RayService up, notes where its workers land, and deletes it.
 func (t *trial) burst(ctx context.Context, mode string) (outcome, error) {
 	burst := t.Scenario.Burst
 	service, err := t.rayService(mode)
@@ -147,15 +145,12 @@ func (t *trial) burst(ctx context.Context, mode string) (outcome, error) {
 	if err != nil {
 		return outcome{}, err
 	}
-	o := outcome{mode: &Mode{Workers: burst.To, Bound: len(workers), SecondsToBound: took.Seconds(), PerNode: make(map[string]int)}}
+	o := outcome{mode: mode, report: &Mode{Workers: burst.To, Bound: len(workers), SecondsToBound: took.Seconds(), PerNode: make(map[string]int)}}
 	for _, w := range workers {
 		o.workers = append(o.workers, w.Spec.NodeName)
-		o.mode.PerNode[w.Spec.NodeName]++
+		o.report.PerNode[w.Spec.NodeName]++
 	}
-	if o.places, o.mode.Overcommitted, err = t.rooms(ctx, key); err != nil {
-		return outcome{}, err
-	}
-	if o.searches, err = t.search(ctx, o.workers); err != nil {
+	if o.places, o.report.Overcommitted, err = t.rooms(ctx, key); err != nil {
 		return outcome{}, err
 	}
 	deleting, cancel := context.WithTimeout(ctx, 2*time.Minute)
@@ -224,26 +219,35 @@ func (t *trial) settled(ctx context.Context, key types.NamespacedName, start tim
 // carries the packets, which would show as delay of the network.
 const pause = 10 * time.Millisecond
 
-// search lets the workers search once the control plane has come to rest.
-func (t *trial) search(ctx context.Context, workers []string) ([]application.Search, error) {
-	if len(workers) == 0 {
-		return nil, nil
-	}
+// search runs the searches of all modes once the machine has come to rest. The
+// modes take turns, search by search: what still disturbs the machine then
+// disturbs them alike, and what differs is where their workers are.
+func (t *trial) search(ctx context.Context, outcomes []outcome) error {
 	if err := rest(ctx); err != nil {
-		return nil, err
+		return err
 	}
 	load := application.Load{
-		Workers: workers, Steps: t.Scenario.Applications.Search, Replicas: t.replicas,
-		Searches: t.options.Searches, Clients: t.options.Clients, Pause: pause, Session: t.session,
-		Dial: t.Dial,
+		Steps: t.Scenario.Applications.Search, Replicas: t.replicas,
+		Clients: t.options.Clients, Pause: pause, Session: t.session, Dial: t.Dial,
 	}
-	t.session += uint64(load.Searches)
-	began := time.Now()
+	var of []*outcome // of each search
+	for i := range t.options.Searches {
+		for j := range outcomes {
+			if workers := outcomes[j].workers; len(workers) > 0 {
+				load.From = append(load.From, workers[i%len(workers)])
+				of = append(of, &outcomes[j])
+			}
+		}
+	}
+	t.session += uint64(len(load.From))
 	searches, err := load.Run(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return searches, t.recorder.observe(ctx, began, time.Now())
+	for i, search := range searches {
+		of[i].searches = append(of[i].searches, search)
+	}
+	return t.recorder.read(ctx)
 }
 
 // band is the plugin's default: nodes within it are equally near.
@@ -252,13 +256,13 @@ var band = placement.Band{Floor: 100 * time.Microsecond, Ratio: 0.1}
 // judge fills in what only the truth of the phase tells.
 func (t *trial) judge(o outcome) error {
 	for i := range o.places {
-		o.places[i].Cost, o.places[i].Known = t.cost(o.places[i].Node)
+		o.places[i].Cost, o.places[i].Known = t.cost(t.recorder.phase, o.places[i].Node)
 	}
 	if best, ok := Solve(o.places, len(o.workers), band.Width); ok {
-		o.mode.NearShare = best.NearShare(o.workers)
+		o.report.NearShare = best.NearShare(o.workers)
 		if cost, ok := MeanCost(o.places, o.workers); ok {
-			o.mode.Cost = milliseconds(cost)
-			o.mode.CostVsBest = float64(cost) / float64(best.Cost)
+			o.report.Cost = milliseconds(cost)
+			o.report.CostVsBest = float64(cost) / float64(best.Cost)
 		}
 	}
 	var trips, net, wall []time.Duration
@@ -288,9 +292,9 @@ func (t *trial) judge(o outcome) error {
 	if missing*100 > len(o.searches) {
 		return fmt.Errorf("%d of %d searches are not in the WAN's log as a whole", missing, len(o.searches))
 	}
-	o.mode.Searches = len(net)
-	o.mode.RTTP50, o.mode.RTTP99 = milliseconds(quantile(trips, 0.5)), milliseconds(quantile(trips, 0.99))
-	o.mode.SearchNetP50, o.mode.SearchNetP99 = milliseconds(quantile(net, 0.5)), milliseconds(quantile(net, 0.99))
-	o.mode.SearchP50, o.mode.SearchP99 = milliseconds(quantile(wall, 0.5)), milliseconds(quantile(wall, 0.99))
+	o.report.Searches = len(net)
+	o.report.RTTP50, o.report.RTTP99 = milliseconds(quantile(trips, 0.5)), milliseconds(quantile(trips, 0.99))
+	o.report.SearchNetP50, o.report.SearchNetP99 = milliseconds(quantile(net, 0.5)), milliseconds(quantile(net, 0.99))
+	o.report.SearchP50, o.report.SearchP99 = milliseconds(quantile(wall, 0.5)), milliseconds(quantile(wall, 0.99))
 	return nil
 }

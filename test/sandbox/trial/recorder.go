@@ -3,7 +3,6 @@ package trial
 import (
 	"context"
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 
@@ -14,12 +13,12 @@ import (
 )
 
 // recorder collects what the agents measured and what the WAN logged. begin,
-// observe and errors belong to one goroutine; the agents' samples come from
+// read and errors belong to one goroutine; the agents' samples come from
 // others.
 type recorder struct {
 	sandbox *sandbox.Sandbox
 	whole   *Truth // since the start
-	phase   *Truth // of what was observed in the phase
+	phase   *Truth // since the phase began
 	offset  int64  // of the log
 
 	streams sync.WaitGroup
@@ -44,47 +43,33 @@ func newRecorder(ctx context.Context, s *sandbox.Sandbox) *recorder {
 	return r
 }
 
-// read returns what the WAN has logged since the last call.
-func (r *recorder) read() ([]wan.Record, error) {
+// read takes in what has passed until now.
+func (r *recorder) read(ctx context.Context) error {
+	if err := sleep(ctx, 2*wan.LogDelay); err != nil {
+		return err
+	}
 	records, next, err := wan.ReadLog(r.sandbox.Log, r.offset)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	r.offset = next
 	r.whole.Add(records)
-	return records, nil
+	r.phase.Add(records)
+	return nil
 }
 
 // begin makes the phase's truth start anew.
-func (r *recorder) begin() error {
-	_, err := r.read()
+func (r *recorder) begin(ctx context.Context) error {
+	err := r.read(ctx)
 	r.phase = NewTruth(r.sandbox.NodeNames())
 	return err
 }
 
-// observe makes what passed between two times part of the phase's truth. What
-// passes while a burst keeps the machine busy is not: then the network is
-// slower than the scenario's by what its process had to wait for a processor.
-func (r *recorder) observe(ctx context.Context, from, to time.Time) error {
-	// The WAN writes its log every 50 ms.
-	if err := sleep(ctx, 300*time.Millisecond); err != nil {
-		return err
-	}
-	records, err := r.read()
-	if err != nil {
-		return err
-	}
-	r.phase.Add(slices.DeleteFunc(records, func(record wan.Record) bool {
-		return record.Received < from.UnixNano() || record.Received > to.UnixNano()
-	}))
-	return nil
-}
-
-// errors puts into the report how far the agents' samples were off. The
-// streams must have ended.
-func (r *recorder) errors(report *Report) error {
+// errors puts into the report how far the agents' samples and the WAN itself
+// were off. The streams must have ended.
+func (r *recorder) errors(ctx context.Context, report *Report) error {
 	r.streams.Wait()
-	if _, err := r.read(); err != nil {
+	if err := r.read(ctx); err != nil {
 		return err
 	}
 	var errors []time.Duration
@@ -96,6 +81,8 @@ func (r *recorder) errors(report *Report) error {
 	if len(errors) == 0 {
 		return fmt.Errorf("none of %d samples of the agents is in the WAN's log", len(r.samples))
 	}
+	report.LateP50 = milliseconds(quantile(r.whole.late, 0.5))
+	report.LateP99 = milliseconds(quantile(r.whole.late, 0.99))
 	report.RTTSamples = len(errors)
 	report.RTTErrorP50 = milliseconds(quantile(errors, 0.5))
 	report.RTTErrorP99 = milliseconds(quantile(errors, 0.99))

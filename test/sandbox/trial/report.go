@@ -25,9 +25,13 @@ type Report struct {
 	RTTErrorP50 float64 `json:"rtt_error_p50_ms"`
 	RTTErrorP99 float64 `json:"rtt_error_p99_ms"`
 	// RTTSamples is how many probes that is.
-	RTTSamples int     `json:"rtt_samples"`
-	Phases     []Phase `json:"phases"`
-	Seconds    Seconds `json:"seconds"`
+	RTTSamples int `json:"rtt_samples"`
+	// Late is by how much packets left the sandbox's WAN after they were due:
+	// what this machine added to its network.
+	LateP50 float64 `json:"late_p50_ms"`
+	LateP99 float64 `json:"late_p99_ms"`
+	Phases  []Phase `json:"phases"`
+	Seconds Seconds `json:"seconds"`
 }
 
 // Phase is a state of the network, in which each way to place was tried.

@@ -64,9 +64,9 @@ func Run(ctx context.Context, s *sandbox.Sandbox, options Options) (*Report, err
 	t.report.Seconds.Start = time.Since(started).Seconds()
 
 	measuring := time.Now()
-	ctx, cancel := context.WithCancel(ctx)
+	streaming, cancel := context.WithCancel(ctx)
 	defer cancel()
-	t.recorder = newRecorder(ctx, s)
+	t.recorder = newRecorder(streaming, s)
 	if err := t.phase(ctx, PhaseSteady); err != nil {
 		return nil, fmt.Errorf("phase %s: %w", PhaseSteady, err)
 	}
@@ -79,7 +79,7 @@ func Run(ctx context.Context, s *sandbox.Sandbox, options Options) (*Report, err
 		}
 	}
 	cancel()
-	if err := t.recorder.errors(t.report); err != nil {
+	if err := t.recorder.errors(ctx, t.report); err != nil {
 		return nil, err
 	}
 	t.report.Seconds.Measure = time.Since(measuring).Seconds()

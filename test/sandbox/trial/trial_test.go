@@ -76,13 +76,13 @@ func TestSolveIsNeverBeatenByAnyOtherAssignment(t *testing.T) {
 func TestTruthIsWhatTheNetworkKeptThePackets(t *testing.T) {
 	truth := NewTruth([]string{"a", "b"})
 	truth.Add([]wan.Record{
-		{Kind: wan.KindProbe, From: 0, To: 1, Session: 7, Seq: 1, Received: 1000, Released: 3000},
-		{Kind: wan.KindProbe, Reply: true, From: 1, To: 0, Session: 7, Seq: 1, Received: 5000, Released: 5500},
-		{Kind: wan.KindProbe, From: 0, To: 1, Session: 7, Seq: 2, Received: 9000, Released: 13000},
+		{Kind: wan.KindProbe, From: 0, To: 1, Session: 7, Seq: 1, Received: 1000, Due: 2900, Released: 3000},
+		{Kind: wan.KindProbe, Reply: true, From: 1, To: 0, Session: 7, Seq: 1, Received: 5000, Due: 5400, Released: 5500},
+		{Kind: wan.KindProbe, From: 0, To: 1, Session: 7, Seq: 2, Received: 9000, Due: 12900, Released: 13000},
 		// The same tag on an application's packets, of which the first request is lost.
 		{Kind: wan.KindApplication, From: 0, To: 1, Session: 7, Seq: 1, Received: 1000, Dropped: true},
-		{Kind: wan.KindApplication, From: 0, To: 1, Session: 7, Seq: 1, Received: 201000, Released: 202000},
-		{Kind: wan.KindApplication, Reply: true, From: 1, To: 0, Session: 7, Seq: 1, Received: 202500, Released: 203500},
+		{Kind: wan.KindApplication, From: 0, To: 1, Session: 7, Seq: 1, Received: 201000, Due: 201900, Released: 202000},
+		{Kind: wan.KindApplication, Reply: true, From: 1, To: 0, Session: 7, Seq: 1, Received: 202500, Due: 203400, Released: 203500},
 	})
 	if rtt, ok := truth.Probe(7, 1); !ok || rtt != 2500 {
 		t.Errorf("probe 1: %v, %v", rtt, ok)
@@ -90,10 +90,10 @@ func TestTruthIsWhatTheNetworkKeptThePackets(t *testing.T) {
 	if _, ok := truth.Probe(7, 2); ok {
 		t.Error("a probe without a reply has a round trip")
 	}
-	if rtt, ok := truth.Trip(7, 1); !ok || rtt != 202000 {
+	if rtt, ok := truth.Trip(7, 1); !ok || rtt != 201800 {
 		t.Errorf("the trip with a retransmission: %v, %v; want it from when the lost copy entered", rtt, ok)
 	}
-	if rtt, ok := truth.Mean("a", "b"); !ok || rtt != 3500 {
+	if rtt, ok := truth.Mean("a", "b"); !ok || rtt != 3300 {
 		t.Errorf("mean: %v, %v", rtt, ok)
 	}
 	if rtt, ok := truth.Mean("b", "b"); !ok || rtt != 0 {

@@ -6,13 +6,17 @@ import (
 	"github.com/netlatency/netlatency/test/sandbox/wan"
 )
 
-// Truth is what the WAN's log says of the packets that passed: for each,
-// how long the network really had it, from the kernel's receive stamp to its
-// release. Owned by one goroutine.
+// Truth is what the WAN's log says of the packets that passed. It tells apart
+// the network's delay, which ends when a packet is due to leave the WAN, and
+// how long the packet was really held, until it left: on a busy machine the
+// process that carries the packets waits for a processor now and then. What is
+// said of a placement counts the former, what is said of an agent's sample the
+// latter. Owned by one goroutine.
 type Truth struct {
 	names  []string // node names by index, as in the log's records
 	trips  map[tripID]*trip
 	delays map[direction]*mean
+	late   []time.Duration // by which packets left after they were due
 }
 
 // tripID is the tag of one round trip's packets.
@@ -22,15 +26,17 @@ type tripID struct {
 	seq     uint32
 }
 
-// trip is what is known of one round trip: in each direction, when the first
-// copy of the packet entered the network and when the first copy that was not
-// dropped left it.
+// trip is what is known of one round trip's packets in each direction.
 type trip struct{ request, reply passage }
 
-type passage struct{ received, released int64 }
+// passage is when the first copy of a packet entered the network, and when the
+// first copy that was not dropped was due to leave it and left it. Zero is
+// unknown.
+type passage struct{ received, due, released int64 }
 
 func (p passage) complete() bool       { return p.received != 0 && p.released != 0 }
-func (p passage) delay() time.Duration { return time.Duration(p.released - p.received) }
+func (p passage) delay() time.Duration { return time.Duration(p.due - p.received) }
+func (p passage) held() time.Duration  { return time.Duration(p.released - p.received) }
 
 type direction struct{ from, to uint16 }
 
@@ -48,6 +54,9 @@ func NewTruth(names []string) *Truth {
 // Add takes in records of the log, in their order.
 func (t *Truth) Add(records []wan.Record) {
 	for _, r := range records {
+		if !r.Dropped {
+			t.late = append(t.late, time.Duration(r.Released-r.Due))
+		}
 		if r.Kind == wan.KindProbe && !r.Dropped {
 			key := direction{r.From, r.To}
 			m := t.delays[key]
@@ -55,7 +64,7 @@ func (t *Truth) Add(records []wan.Record) {
 				m = &mean{}
 				t.delays[key] = m
 			}
-			m.sum += time.Duration(r.Released - r.Received)
+			m.sum += time.Duration(r.Due - r.Received)
 			m.count++
 		}
 		id := tripID{r.Kind, r.Session, r.Seq}
@@ -73,32 +82,38 @@ func (t *Truth) Add(records []wan.Record) {
 			p.received = r.Received
 		}
 		if p.released == 0 && !r.Dropped {
-			p.released = r.Released
+			p.due, p.released = r.Due, r.Released
 		}
 	}
 }
 
-// Probe is the true round-trip time of one probe, without what its ends took;
+// Probe is how long the packets of one probe were held, both ways together;
 // false when the log does not have all of it.
 func (t *Truth) Probe(session uint64, seq uint32) (time.Duration, bool) {
-	return t.roundTripOf(tripID{wan.KindProbe, session, seq})
+	at, ok := t.complete(tripID{wan.KindProbe, session, seq})
+	if !ok {
+		return 0, false
+	}
+	return at.request.held() + at.reply.held(), true
 }
 
-// Trip is the network's part of one round trip of an application.
+// Trip is the network's delay of one round trip of an application, with what
+// lost copies cost; false when the log does not have all of it.
 func (t *Truth) Trip(session uint64, seq uint32) (time.Duration, bool) {
-	return t.roundTripOf(tripID{wan.KindApplication, session, seq})
-}
-
-func (t *Truth) roundTripOf(id tripID) (time.Duration, bool) {
-	at := t.trips[id]
-	if at == nil || !at.request.complete() || !at.reply.complete() {
+	at, ok := t.complete(tripID{wan.KindApplication, session, seq})
+	if !ok {
 		return 0, false
 	}
 	return at.request.delay() + at.reply.delay(), true
 }
 
-// Mean is the mean round-trip time from node to peer over all probe packets of
-// either end; 0 from a node to itself, and false when the network carried
+func (t *Truth) complete(id tripID) (*trip, bool) {
+	at := t.trips[id]
+	return at, at != nil && at.request.complete() && at.reply.complete()
+}
+
+// Mean is the network's mean round-trip delay from node to peer over all probe
+// packets of either end; 0 from a node to itself, and false when the network carried
 // none in one of the directions.
 func (t *Truth) Mean(node, peer string) (time.Duration, bool) {
 	if node == peer {

@@ -67,7 +67,7 @@ func BenchmarkAccuracy(b *testing.B) {
 			for _, r := range closeAndRead(b, w, log) {
 				held := time.Duration(r.Released - r.Received)
 				truth[exchange{r.Session, r.Seq}] += held
-				late = append(late, held-oneWay(int(r.From), int(r.To)))
+				late = append(late, time.Duration(r.Released-r.Due))
 			}
 			var errors []time.Duration
 			for e, trip := range p.measured() {

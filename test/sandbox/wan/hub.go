@@ -199,6 +199,7 @@ func (h *hub) admit(p parcel, device int32) bool {
 		return false
 	}
 	p.due = max(now-age+int64(link.draw(jitter)), direction.last)
+	p.held = p.due - (now - age)
 	direction.last = p.due
 	h.queue.push(p)
 	return true
@@ -251,10 +252,14 @@ func (h *hub) record(p *parcel, released int64) {
 	if !p.logged {
 		return
 	}
+	due := p.received + p.held
+	if released == 0 {
+		due = 0
+	}
 	h.journal.add(Record{
 		Kind: p.identity.kind, Reply: p.identity.reply, Session: p.identity.session, Seq: p.identity.seq,
 		From: h.nodes[p.from].index, To: h.nodes[p.to].index, Size: p.size,
-		Received: p.received, Released: released, Dropped: released == 0,
+		Received: p.received, Due: due, Released: released, Dropped: released == 0,
 	})
 }
 

@@ -11,9 +11,12 @@ const (
 	// journalCapacity records are 2 s of 30,000 packets a second, far more than
 	// the hub can carry in one flushInterval; a power of two makes the index a mask.
 	journalCapacity = 1 << 16
-	// flushInterval is half of the 100 ms within which readers are promised a record.
-	flushInterval = 50 * time.Millisecond
+	flushInterval   = LogDelay / 2
 )
+
+// LogDelay is the time within which readers find a packet in the log, once it
+// has left.
+const LogDelay = 100 * time.Millisecond
 
 // journal hands records from the hub's thread to the one that writes them. One
 // goroutine adds and another one drains, without locks: neither ever waits.

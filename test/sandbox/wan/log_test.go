@@ -15,7 +15,7 @@ func TestJournalWritesEveryRecordInOrder(t *testing.T) {
 	go func() { written <- j.write(&out, stop) }()
 	var want []Record
 	for seq := range uint32(journalCapacity / 2) {
-		r := Record{Kind: KindProbe, Seq: seq, Received: 1, Released: 2}
+		r := Record{Kind: KindProbe, Seq: seq, Received: 1, Due: 2, Released: 2}
 		j.add(r)
 		want = append(want, r)
 	}
@@ -35,7 +35,7 @@ func TestJournalWritesEveryRecordInOrder(t *testing.T) {
 func TestJournalNeverWaitsForItsWriter(t *testing.T) {
 	j := newJournal()
 	for seq := range uint32(journalCapacity + 3) {
-		j.add(Record{Kind: KindProbe, Seq: seq, Received: 1, Released: 2})
+		j.add(Record{Kind: KindProbe, Seq: seq, Received: 1, Due: 2, Released: 2})
 	}
 	if got := j.dropped.Load(); got != 3 {
 		t.Errorf("%d records counted as dropped, want 3", got)
@@ -47,7 +47,7 @@ func TestJournalNeverWaitsForItsWriter(t *testing.T) {
 	if len(drained) != journalCapacity || drained[0].Seq != 0 {
 		t.Errorf("drained %d records from number %d on, want %d from 0 on", len(drained), drained[0].Seq, journalCapacity)
 	}
-	j.add(Record{Kind: KindProbe, Seq: 77, Received: 1, Released: 2})
+	j.add(Record{Kind: KindProbe, Seq: 77, Received: 1, Due: 2, Released: 2})
 	if after := j.drain(nil); len(after) != recordSize {
 		t.Errorf("%d bytes drained after that, want one record", len(after))
 	}
@@ -55,7 +55,7 @@ func TestJournalNeverWaitsForItsWriter(t *testing.T) {
 
 func TestJournalReportsThatItCannotWrite(t *testing.T) {
 	j := newJournal()
-	j.add(Record{Kind: KindProbe, Received: 1, Released: 2})
+	j.add(Record{Kind: KindProbe, Received: 1, Due: 2, Released: 2})
 	full := errors.New("disk full")
 	if err := j.write(failing{full}, make(chan struct{})); !errors.Is(err, full) {
 		t.Errorf("got error %v, want %v", err, full)

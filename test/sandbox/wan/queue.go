@@ -9,6 +9,7 @@ type parcel struct {
 	length   int32 // of the frame with its virtio header
 	size     uint16
 	received int64 // the kernel's receive stamp, Unix nanoseconds
+	held     int64 // nanoseconds from received to due
 	logged   bool
 	identity identity
 }

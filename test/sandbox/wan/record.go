@@ -17,6 +17,7 @@ type Record struct {
 	Session  uint64
 	Seq      uint32
 	Received int64 // Unix nanoseconds, the kernel's stamp when the packet reached the WAN
+	Due      int64 // Unix nanoseconds, when the link's delay was over; 0 if Dropped
 	Released int64 // Unix nanoseconds, the kernel's stamp when the packet left the WAN; 0 if Dropped
 	Dropped  bool
 	Size     uint16 // bytes of the IP packet
@@ -24,8 +25,8 @@ type Record struct {
 
 // recordSize is fixed, so that an offset into the log says how many records
 // came before it. Big endian: kind 1, flags 1, from 2, to 2, size 2, session 8,
-// seq 4, zero 4, received 8, released 8.
-const recordSize = 40
+// seq 4, zero 4, received 8, due 8, released 8.
+const recordSize = 48
 
 const (
 	flagReply   = 1 << 0
@@ -48,6 +49,7 @@ func (r Record) append(b []byte) []byte {
 	b = binary.BigEndian.AppendUint32(b, r.Seq)
 	b = binary.BigEndian.AppendUint32(b, 0)
 	b = binary.BigEndian.AppendUint64(b, uint64(r.Received))
+	b = binary.BigEndian.AppendUint64(b, uint64(r.Due))
 	return binary.BigEndian.AppendUint64(b, uint64(r.Released))
 }
 
@@ -65,13 +67,15 @@ func decodeRecord(b []byte) (Record, error) {
 		Session:  binary.BigEndian.Uint64(b[8:]),
 		Seq:      binary.BigEndian.Uint32(b[16:]),
 		Received: int64(binary.BigEndian.Uint64(b[24:])),
-		Released: int64(binary.BigEndian.Uint64(b[32:])),
+		Due:      int64(binary.BigEndian.Uint64(b[32:])),
+		Released: int64(binary.BigEndian.Uint64(b[40:])),
 	}
 	valid := (r.Kind == KindProbe || r.Kind == KindApplication) &&
 		b[1]&^(flagReply|flagDropped) == 0 &&
 		binary.BigEndian.Uint32(b[20:]) == 0 &&
 		r.Received > 0 &&
-		r.Dropped == (r.Released == 0) && r.Released >= 0
+		r.Dropped == (r.Released == 0) && r.Released >= 0 &&
+		r.Dropped == (r.Due == 0) && (r.Dropped || r.Due >= r.Received)
 	if !valid {
 		return Record{}, errRecord
 	}

@@ -12,8 +12,8 @@ import (
 
 func someRecords() []Record {
 	return []Record{
-		{Kind: KindProbe, From: 1, To: 2, Session: 1 << 63, Seq: 1<<32 - 1, Received: 1_790_000_000_000_000_000, Released: 1_790_000_000_000_100_000, Size: 92},
-		{Kind: KindProbe, Reply: true, From: 2, To: 1, Session: 3, Seq: 4, Received: 1, Released: 2, Size: 65535},
+		{Kind: KindProbe, From: 1, To: 2, Session: 1 << 63, Seq: 1<<32 - 1, Received: 1_790_000_000_000_000_000, Due: 1_790_000_000_000_090_000, Released: 1_790_000_000_000_100_000, Size: 92},
+		{Kind: KindProbe, Reply: true, From: 2, To: 1, Session: 3, Seq: 4, Received: 1, Due: 1, Released: 2, Size: 65535},
 		{Kind: KindApplication, Dropped: true, From: 65535, To: 0, Received: 5},
 	}
 }

@@ -129,11 +129,14 @@ func TestPacketsAreHeldForTheirDirectionsDelay(t *testing.T) {
 		if r.Reply {
 			least = back
 		}
+		if delay := time.Duration(r.Due - r.Received); delay < least || delay > held {
+			t.Errorf("packet %d (reply %v) was due after %v, want from its link's %v to the %v that it was held", r.Seq, r.Reply, delay, least, held)
+		}
 		if held < least {
 			t.Errorf("packet %d (reply %v) was held for %v, less than its link's %v", r.Seq, r.Reply, held, least)
 		}
 		truth[exchange{r.Session, r.Seq}] += held
-		r.Received, r.Released = 0, 0
+		r.Received, r.Due, r.Released = 0, 0, 0
 		got = append(got, r)
 	}
 	var records []Record
@@ -357,7 +360,7 @@ func TestTCPIsCarriedWhole(t *testing.T) {
 	}
 	var got []Record
 	for _, r := range closeAndRead(t, w, log) {
-		r.Received, r.Released, r.Size = 0, 0, 0
+		r.Received, r.Due, r.Released, r.Size = 0, 0, 0, 0
 		got = append(got, r)
 	}
 	if diff := cmp.Diff([]Record{{Kind: KindApplication, From: 0, To: 1, Session: 42, Seq: 7}}, got); diff != "" {
