@@ -121,7 +121,7 @@ func TestPluginArguments(t *testing.T) {
 			}},
 			StaleAfter:     duration(2 * time.Minute),
 			Statistic:      config.Statistic{TailWeight: 0.1, LossPenalty: duration(200 * time.Millisecond)},
-			Hysteresis:     config.Hysteresis{Ratio: 0.15, Floor: duration(100 * time.Microsecond)},
+			Hysteresis:     config.Hysteresis{Ratio: 0.05, Floor: duration(50 * time.Microsecond)},
 			Band:           config.Band{Ratio: 0.1, Floor: duration(100 * time.Microsecond)},
 			ProviderLabels: []string{"netlatency.io/provider", "claudie.io/provider"},
 			Targets: []config.Target{{

@@ -290,6 +290,7 @@ func TestAPeerThatGoes(t *testing.T) {
 	one := slice("a").ready("node-3", "10.0.0.3")
 	unready := slice("a").ready("node-3", "10.0.0.3").endpoint("node-2", "10.0.0.2", discoveryv1.EndpointConditions{Ready: new(bool)})
 	measured := func(t *testing.T) *fixture {
+		t.Helper()
 		f := newFixture(t, testOptions(), both)
 		f.probes(10*time.Second).answer("10.0.0.2:9465", probe.Outcome{RTT: ms}).answer("10.0.0.3:9465", probe.Outcome{RTT: ms})
 		return f

@@ -17,7 +17,6 @@ import (
 	"k8s.io/client-go/kubernetes/fake"
 	"k8s.io/klog/v2"
 	"k8s.io/klog/v2/ktesting"
-	"k8s.io/utils/ptr"
 
 	"github.com/netlatency/netlatency/pkg/exposition"
 	"github.com/netlatency/netlatency/pkg/latency"
@@ -159,7 +158,7 @@ func tryPort(nodes map[string]netip.Addr) (port int, ok bool) {
 
 // meshSlice is the EndpointSlice of agents that use one port for all.
 func meshSlice(nodes map[string]netip.Addr, port int) sliceBuilder {
-	s := slice("agents").ports(discoveryv1.EndpointPort{Name: ptr.To("probe"), Port: ptr.To(int32(port))})
+	s := slice("agents").ports(discoveryv1.EndpointPort{Name: new("probe"), Port: new(int32(port))})
 	for node, address := range nodes {
 		s.ready(node, address.String())
 	}

@@ -10,7 +10,6 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/klog/v2/ktesting"
-	"k8s.io/utils/ptr"
 )
 
 // sliceBuilder builds the EndpointSlices of the agents' Service.
@@ -24,8 +23,8 @@ func slice(name string) sliceBuilder {
 		},
 		AddressType: discoveryv1.AddressTypeIPv4,
 		Ports: []discoveryv1.EndpointPort{
-			{Name: ptr.To("http"), Protocol: ptr.To(corev1.ProtocolTCP), Port: ptr.To(int32(8080))},
-			{Name: ptr.To("probe"), Protocol: ptr.To(corev1.ProtocolUDP), Port: ptr.To(int32(9465))},
+			{Name: new("http"), Protocol: new(corev1.ProtocolTCP), Port: new(int32(8080))},
+			{Name: new("probe"), Protocol: new(corev1.ProtocolUDP), Port: new(int32(9465))},
 		},
 	}}
 }
@@ -43,14 +42,14 @@ func (b sliceBuilder) ports(ports ...discoveryv1.EndpointPort) sliceBuilder {
 func (b sliceBuilder) endpoint(node, address string, conditions discoveryv1.EndpointConditions) sliceBuilder {
 	e := discoveryv1.Endpoint{Addresses: []string{address}, Conditions: conditions}
 	if node != "" {
-		e.NodeName = ptr.To(node)
+		e.NodeName = new(node)
 	}
 	b.Endpoints = append(b.Endpoints, e)
 	return b
 }
 
 func (b sliceBuilder) ready(node, address string) sliceBuilder {
-	return b.endpoint(node, address, discoveryv1.EndpointConditions{Ready: ptr.To(true)})
+	return b.endpoint(node, address, discoveryv1.EndpointConditions{Ready: new(true)})
 }
 
 func at(address string) netip.AddrPort { return netip.MustParseAddrPort(address) }
@@ -75,8 +74,8 @@ func TestPeersAreTheReadyAgentsOfOtherNodes(t *testing.T) {
 		"who is not ready has no reflector yet, who terminates soon has none": {
 			own: ipv4,
 			slices: []sliceBuilder{slice("a").
-				endpoint("node-2", "10.0.0.2", discoveryv1.EndpointConditions{Ready: ptr.To(false)}).
-				endpoint("node-3", "10.0.0.3", discoveryv1.EndpointConditions{Ready: ptr.To(true), Terminating: ptr.To(true)})},
+				endpoint("node-2", "10.0.0.2", discoveryv1.EndpointConditions{Ready: new(false)}).
+				endpoint("node-3", "10.0.0.3", discoveryv1.EndpointConditions{Ready: new(true), Terminating: new(true)})},
 			want: []peer{},
 		},
 		"an unknown readiness is ready, as the API says": {
@@ -103,15 +102,15 @@ func TestPeersAreTheReadyAgentsOfOtherNodes(t *testing.T) {
 			own: ipv4,
 			slices: []sliceBuilder{
 				slice("a").ready("", "10.0.0.2").ready("node-3", "not an address").ready("node-4", "0.0.0.0").ready("node-5", "224.0.0.1"),
-				slice("b").ports(discoveryv1.EndpointPort{Name: ptr.To("probe")}).ready("node-6", "10.0.0.6"),
-				slice("c").ports(discoveryv1.EndpointPort{Name: ptr.To("probe"), Port: ptr.To(int32(70000))}).ready("node-7", "10.0.0.7"),
-				slice("d").ports(discoveryv1.EndpointPort{Name: ptr.To("other"), Port: ptr.To(int32(9465))}).ready("node-8", "10.0.0.8"),
+				slice("b").ports(discoveryv1.EndpointPort{Name: new("probe")}).ready("node-6", "10.0.0.6"),
+				slice("c").ports(discoveryv1.EndpointPort{Name: new("probe"), Port: new(int32(70000))}).ready("node-7", "10.0.0.7"),
+				slice("d").ports(discoveryv1.EndpointPort{Name: new("other"), Port: new(int32(9465))}).ready("node-8", "10.0.0.8"),
 			},
 			want: []peer{},
 		},
 		"an endpoint without addresses": {
 			own:    ipv4,
-			slices: []sliceBuilder{{&discoveryv1.EndpointSlice{AddressType: discoveryv1.AddressTypeIPv4, Ports: slice("").Ports, Endpoints: []discoveryv1.Endpoint{{NodeName: ptr.To("node-2")}}}}},
+			slices: []sliceBuilder{{&discoveryv1.EndpointSlice{AddressType: discoveryv1.AddressTypeIPv4, Ports: slice("").Ports, Endpoints: []discoveryv1.Endpoint{{NodeName: new("node-2")}}}}},
 			want:   []peer{},
 		},
 	}

@@ -187,6 +187,7 @@ func TestACrowdOfReadersIsRefused(t *testing.T) {
 
 func TestTheSampleStream(t *testing.T) {
 	newServer := func(t *testing.T) (*stream, *httptest.Server) {
+		t.Helper()
 		s := newStream("node-1")
 		server := httptest.NewServer(s)
 		t.Cleanup(server.Close)

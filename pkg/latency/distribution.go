@@ -89,9 +89,11 @@ func (d Distribution) Loss() float64 {
 // Statistic says how a Distribution becomes the one latency that placements
 // are compared by.
 type Statistic struct {
-	// TailWeight is the share of P99 that is added to the mean. The mean adds
-	// up truthfully over trips and replicas; the tail term stands for
-	// inconsistency. 0 leaves the tail out.
+	// TailWeight is the share of the tail that is added to the mean. The mean
+	// adds up truthfully over trips and replicas; the tail term stands for
+	// inconsistency. The tail is P99 where there are at least 100 samples, and
+	// P90 where there are fewer: of those the P99 is the largest, and one late
+	// packet would make the pair look far. 0 leaves the tail out.
 	TailWeight float64
 	// LossPenalty is the latency that one certain loss costs. One TCP
 	// retransmission timeout is its natural size (RTO minimum of Linux,
@@ -116,7 +118,15 @@ func (s Statistic) Latency(d Distribution) time.Duration {
 	if value, ok := d.quantile(s.Quantile); ok {
 		return value + loss
 	}
-	return d.Mean + time.Duration(s.TailWeight*float64(d.P99)) + loss
+	return d.Mean + time.Duration(s.TailWeight*float64(d.tail())) + loss
+}
+
+// tail is the highest quantile kept beyond which there is a sample.
+func (d Distribution) tail() time.Duration {
+	if d.Samples < 100 {
+		return d.P90
+	}
+	return d.P99
 }
 
 // quantile returns the measured quantile q, when it is one of those that are

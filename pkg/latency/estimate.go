@@ -10,17 +10,17 @@ import (
 type Basis uint8
 
 const (
-	// Unknown: nothing is known of the pair; the estimate has no value.
+	// Unknown says that nothing is known of the pair; the estimate has no value.
 	Unknown Basis = iota
-	// Group: the median of the measured pairs between the groups of the two
+	// Group is the median of the measured pairs between the groups of the two
 	// nodes.
 	Group
-	// Reverse: measured from the peer to the node. Near symmetric, because a
-	// round trip takes both directions whoever starts it.
+	// Reverse is what was measured from the peer to the node. It is nearly
+	// symmetric, because a round trip takes both directions whoever starts it.
 	Reverse
-	// Measured: measured from the node to the peer, freshly.
+	// Measured is what was freshly measured from the node to the peer.
 	Measured
-	// Local: a node to itself, 0 by definition.
+	// Local is a node to itself: 0 by definition.
 	Local
 )
 

@@ -62,7 +62,7 @@ func (h Hysteresis) holds(held, now Distribution) bool {
 
 // Next builds the matrix that follows m out of what was observed at the time
 // taken. A pair whose latency moved no more than h keeps the values that m
-// has for it, with the age and the counts of the new observation. A pair that is not
+// has for it, with the age of the new observation. A pair that is not
 // observed is not in the new matrix: whoever observes decides how long an old
 // observation is repeated. m may be nil.
 func (m *Matrix) Next(taken time.Time, observed map[Pair]Distribution, h Hysteresis) *Matrix {

@@ -1,6 +1,7 @@
 package latency_test
 
 import (
+	"maps"
 	"testing"
 	"time"
 
@@ -20,11 +21,7 @@ func TestAMatrixIsWhatWasObserved(t *testing.T) {
 	m := latency.NewMatrix(taken, observed)
 	delete(observed, latency.Pair{Node: "a", Peer: "a"})
 
-	got := make(map[latency.Pair]latency.Distribution)
-	for pair, d := range m.All() {
-		got[pair] = d
-	}
-	if diff := cmp.Diff(observed, got); diff != "" {
+	if diff := cmp.Diff(observed, maps.Collect(m.All())); diff != "" {
 		t.Errorf("All (-want +got):\n%s", diff)
 	}
 	for pair, want := range observed {

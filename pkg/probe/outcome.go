@@ -9,10 +9,11 @@ import (
 type StampSource string
 
 const (
-	// Kernel: t1, t2, t3 and t4 are all stamps of a kernel.
+	// Kernel says that t1, t2, t3 and t4 are all stamps of a kernel.
 	Kernel StampSource = "kernel"
-	// User: at least one of them is a reading of the user's clock, and what
-	// the host did between that and the network device is in the sample.
+	// User says that at least one of them is a reading of the user's clock,
+	// and what the host did between that and the network device is in the
+	// sample.
 	User StampSource = "user"
 )
 
@@ -50,27 +51,27 @@ type Outcome struct {
 type Reason string
 
 const (
-	// Malformed: not a packet of ours.
+	// Malformed is a packet that is not ours.
 	Malformed Reason = "malformed"
-	// WrongSize: a reply that has not the size of its request.
+	// WrongSize is a reply that does not have the size of its request.
 	WrongSize Reason = "size"
-	// WrongSource: a reply from an address that was not probed.
+	// WrongSource is a reply from an address that was not probed.
 	WrongSource Reason = "source"
-	// WrongSession: a reply to another prober, or to one that has ended.
+	// WrongSession is a reply to another prober, or to one that has ended.
 	WrongSession Reason = "session"
-	// Unsent: a reply to a packet that was never sent.
+	// Unsent is a reply to a packet that was never sent.
 	Unsent Reason = "unsent"
-	// Duplicate: a reply to a packet that was answered already.
+	// Duplicate is a reply to a packet that was answered already.
 	Duplicate Reason = "duplicate"
-	// Late: a reply after the timeout; its packet is lost.
+	// Late is a reply after the timeout; its packet is lost.
 	Late Reason = "late"
-	// Unwanted: a request, and there is no Reflector.
+	// Unwanted is a request, and there is no Reflector.
 	Unwanted Reason = "unwanted"
-	// SourceLimit: a request beyond what one source is answered.
+	// SourceLimit is a request beyond what one source is answered.
 	SourceLimit Reason = "source_limit"
-	// TotalLimit: a request beyond what all sources together are answered.
+	// TotalLimit is a request beyond what all sources together are answered.
 	TotalLimit Reason = "total_limit"
-	// SendFailed: a request whose reply the kernel refused to send.
+	// SendFailed is a request whose reply the kernel refused to send.
 	SendFailed Reason = "send_failed"
 )
 

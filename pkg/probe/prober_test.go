@@ -57,6 +57,7 @@ type sentPacket struct {
 }
 
 func newBench(t *testing.T, timeout, hold time.Duration) *bench {
+	t.Helper()
 	b := &bench{T: t, prober: newProber(timeout, hold), left: make(map[flight]int64)}
 	b.now = reading{at: time.Unix(1_800_000_000, 0), unix: 1_800_000_000_000_000_000}
 	session := uint64(100)

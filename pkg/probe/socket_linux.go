@@ -193,7 +193,7 @@ func (s *socket) send(b []byte, to netip.AddrPort, from netip.Addr) (uint32, err
 	}
 	id, explicit := s.out.next, s.out.explicit
 	err := s.sender.sendmsg(s.tx, b, to, from, id, explicit)
-	if err == unix.EINVAL && explicit {
+	if explicit && errors.Is(err, unix.EINVAL) {
 		// Kernels before 6.13 do not know the control message that gives a
 		// packet its number, and refuse it before they do anything. EINVAL
 		// without it too is for another reason.
@@ -202,7 +202,7 @@ func (s *socket) send(b []byte, to netip.AddrPort, from netip.Addr) (uint32, err
 			s.out.explicit, s.out.base = false, id
 		}
 	}
-	if err == unix.EAGAIN {
+	if errors.Is(err, unix.EAGAIN) {
 		err = errFull
 	}
 	if err != nil {

@@ -53,6 +53,7 @@ func TestStampsAreMatchedAfterSendsThatFailed(t *testing.T) {
 // skipNumber makes the kernel count a packet that is not one of ours, as an
 // old kernel does for one that fails, and then fail.
 func skipNumber(t *testing.T, u *UDP) {
+	t.Helper()
 	u.mu.Lock()
 	if !u.socket.out.explicit {
 		if err := u.socket.sender.sendmsg(u.socket.tx, make([]byte, MinSize), u.socket.local, netip.Addr{}, 0, false); err != nil {

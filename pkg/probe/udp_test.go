@@ -26,85 +26,88 @@ type station struct {
 	stop     func() // ends Run and waits for it
 }
 
-func start(t testing.TB, addr netip.AddrPort, options UDPOptions) *station {
-	t.Helper()
-	s := open(t, addr, options)
-	s.run(t)
+func start(tb testing.TB, addr netip.AddrPort, options UDPOptions) *station {
+	tb.Helper()
+	s := open(tb, addr, options)
+	s.run(tb)
 	return s
 }
 
-func open(t testing.TB, addr netip.AddrPort, options UDPOptions) *station {
-	t.Helper()
+func open(tb testing.TB, addr netip.AddrPort, options UDPOptions) *station {
+	tb.Helper()
 	s := &station{outcomes: make(chan Outcome, 10_000)}
 	if options.Timeout == 0 {
 		options.Timeout, options.Hold = 2*time.Second, time.Minute
 	}
 	options.Outcome = func(o Outcome) { s.outcomes <- o }
-	u, err := ListenUDP(t.Context(), addr, options)
+	u, err := ListenUDP(tb.Context(), addr, options)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	s.UDP = u
 	return s
 }
 
-func (s *station) run(t testing.TB) {
+func (s *station) run(tb testing.TB) {
+	tb.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- s.Run(ctx) }()
 	s.stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-ended; err != nil {
-			t.Errorf("run: %v", err)
+			tb.Errorf("run: %v", err)
 		}
 		close(s.outcomes)
 	})
-	t.Cleanup(s.stop)
+	tb.Cleanup(s.stop)
 }
 
-func (s *station) send(t testing.TB, to netip.AddrPort, tag uint64) {
-	t.Helper()
+func (s *station) send(tb testing.TB, to netip.AddrPort, tag uint64) {
+	tb.Helper()
 	if err := s.Send(Probe{Peer: to, Size: MinSize, Tag: tag}); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 }
 
-func (s *station) next(t testing.TB) Outcome {
-	t.Helper()
+func (s *station) next(tb testing.TB) Outcome {
+	tb.Helper()
 	select {
 	case o := <-s.outcomes:
 		return o
 	case <-time.After(10 * time.Second):
-		t.Fatalf("no outcome; counters: %+v", s.Counters())
+		tb.Fatalf("no outcome; counters: %+v", s.Counters())
 		panic("unreachable")
 	}
 }
 
 // onLinux ends a test of what only Linux has.
-func onLinux(t testing.TB) {
+func onLinux(tb testing.TB) {
+	tb.Helper()
 	if runtime.GOOS != "linux" {
-		t.Skipf("kernel stamps are implemented for Linux only, this is %s", runtime.GOOS)
+		tb.Skipf("kernel stamps are implemented for Linux only, this is %s", runtime.GOOS)
 	}
 }
 
 // hasIPv6 ends a test on a machine without it.
-func hasIPv6(t testing.TB) {
+func hasIPv6(tb testing.TB) {
+	tb.Helper()
 	c, err := net.ListenPacket("udp6", loopback6.String())
 	if err != nil {
-		t.Skipf("this machine has no IPv6 loopback: %v", err)
+		tb.Skipf("this machine has no IPv6 loopback: %v", err)
 	}
 	c.Close()
 }
 
 // probeInTurn sends one packet after the other, each once its predecessor has
 // an outcome, and returns the outcomes of all but the last, which is held.
-func probeInTurn(t testing.TB, s *station, to netip.AddrPort, packets int) []Outcome {
-	t.Helper()
+func probeInTurn(tb testing.TB, s *station, to netip.AddrPort, packets int) []Outcome {
+	tb.Helper()
 	var all []Outcome
 	for i := range packets {
-		s.send(t, to, uint64(i))
+		s.send(tb, to, uint64(i))
 		if i > 0 {
-			all = append(all, s.next(t))
+			all = append(all, s.next(tb))
 		}
 	}
 	return all
@@ -303,6 +306,7 @@ func TestOutcomeMaySendAndForget(t *testing.T) {
 
 // stranger sends octets of its own to a reflector and sees what comes back.
 func stranger(t *testing.T) (write func(to netip.AddrPort, b []byte), read func() []byte) {
+	t.Helper()
 	c, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(loopback4))
 	if err != nil {
 		t.Fatal(err)

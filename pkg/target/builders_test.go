@@ -109,15 +109,15 @@ type still struct {
 	factory informers.SharedInformerFactory
 }
 
-func newStill(t testing.TB, targets ...config.Target) *still {
-	t.Helper()
+func newStill(tb testing.TB, targets ...config.Target) *still {
+	tb.Helper()
 	s := &still{
 		clock:   clocktesting.NewFakeClock(metav1.Now().Time),
 		factory: informers.NewSharedInformerFactory(fake.NewClientset(), 0),
 	}
 	index, err := NewIndex(targets, s.factory, s.clock)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	s.Index = index
 	return s

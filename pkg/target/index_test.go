@@ -263,6 +263,7 @@ func TestAnUpdateThatMovesNothingLeavesEverySetAsItIs(t *testing.T) {
 
 func TestGrace(t *testing.T) {
 	setUp := func(t *testing.T) *still {
+		t.Helper()
 		s := newStill(t, qdrantPods())
 		s.put(pod("q-0", "a"), pod("q-1", "b"))
 		s.start()

@@ -54,6 +54,7 @@ func TestOperation(t *testing.T) {
 }
 
 func agentsHaveNoPrivileges(ctx context.Context, t *testing.T, s *sandbox.Sandbox) {
+	t.Helper()
 	pods, err := s.Cluster.Client().CoreV1().Pods(sandbox.Namespace).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/component=agent"})
 	if err != nil {
 		t.Fatal(err)
@@ -102,6 +103,7 @@ func processStatus(pid int) (map[string]string, error) {
 }
 
 func namespaceRefusesUnrestricted(ctx context.Context, t *testing.T, s *sandbox.Sandbox) {
+	t.Helper()
 	pod := worker("privileged", 1)
 	pod.Namespace = sandbox.Namespace
 	pod.Spec.HostNetwork = true
@@ -112,6 +114,7 @@ func namespaceRefusesUnrestricted(ctx context.Context, t *testing.T, s *sandbox.
 }
 
 func accountsMayDoWhatTheyMust(ctx context.Context, t *testing.T, s *sandbox.Sandbox) {
+	t.Helper()
 	for _, test := range []struct {
 		account, verb, group, resource, namespace string
 		allowed                                   bool
@@ -146,6 +149,7 @@ func accountsMayDoWhatTheyMust(ctx context.Context, t *testing.T, s *sandbox.San
 }
 
 func killedLeaderIsReplaced(ctx context.Context, t *testing.T, s *sandbox.Sandbox) {
+	t.Helper()
 	leader := leaderPod(ctx, t, s)
 	if err := s.Kubelet.Kill(sandbox.Namespace, leader); err != nil {
 		t.Fatal(err)
@@ -177,6 +181,7 @@ func leaderPod(ctx context.Context, t *testing.T, s *sandbox.Sandbox) string {
 }
 
 func withoutAgentsPodsAreBound(ctx context.Context, t *testing.T, s *sandbox.Sandbox) {
+	t.Helper()
 	if err := s.Cluster.Client().AppsV1().DaemonSets(sandbox.Namespace).Delete(ctx, "netlatency-agent", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}

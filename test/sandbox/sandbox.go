@@ -103,8 +103,9 @@ func (s *Sandbox) startNetwork(ctx context.Context) error {
 }
 
 func (s *Sandbox) startCluster(ctx context.Context, options Options) error {
-	var specs []cluster.NodeSpec
-	for i, n := range s.Scenario.NodeList() {
+	nodes := s.Scenario.NodeList()
+	specs := make([]cluster.NodeSpec, 0, len(nodes))
+	for i, n := range nodes {
 		specs = append(specs, cluster.NodeSpec{
 			Name: n.Name, Labels: n.Labels, Taints: n.Taints, Allocatable: n.Capacity, ProviderID: n.ProviderID,
 			InternalIP: s.Nodes[i].WAN,
@@ -209,8 +210,9 @@ func (s *Sandbox) Apply(ctx context.Context, e scenario.Event) error {
 
 // links are the WAN's links for the state of a scenario's network.
 func links(network *scenario.Network) []wan.Link {
-	var all []wan.Link
-	for _, d := range network.Directions() {
+	directions := network.Directions()
+	all := make([]wan.Link, 0, len(directions))
+	for _, d := range directions {
 		all = append(all, wan.Link{From: d.From, To: d.To, Delay: wan.Delay{
 			Base: d.Base, Jitter: d.Jitter, Distribution: d.Distribution, Loss: d.Loss, Down: d.Down,
 		}})

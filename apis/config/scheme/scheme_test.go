@@ -55,7 +55,7 @@ func defaults() *config.NetLatencyArgs {
 		}},
 		StaleAfter:     seconds(120),
 		Statistic:      config.Statistic{TailWeight: 0.1, LossPenalty: seconds(0.2)},
-		Hysteresis:     config.Hysteresis{Ratio: 0.15, Floor: seconds(0.0001)},
+		Hysteresis:     config.Hysteresis{Ratio: 0.05, Floor: seconds(0.00005)},
 		Band:           config.Band{Ratio: 0.1, Floor: seconds(0.0001)},
 		ProviderLabels: []string{"netlatency.io/provider", "claudie.io/provider"},
 	}

@@ -31,8 +31,8 @@ func SetDefaults_NetLatencyArgs(args *NetLatencyArgs) { //nolint:revive // defau
 	setDuration(&args.StaleAfter, 2*time.Minute)
 	setPointer(&args.Statistic.TailWeight, 0.1)
 	setDuration(&args.Statistic.LossPenalty, 200*time.Millisecond)
-	setPointer(&args.Hysteresis.Ratio, 0.15)
-	setDuration(&args.Hysteresis.Floor, 100*time.Microsecond)
+	setPointer(&args.Hysteresis.Ratio, 0.05)
+	setDuration(&args.Hysteresis.Floor, 50*time.Microsecond)
 	setPointer(&args.Band.Ratio, 0.1)
 	setDuration(&args.Band.Floor, 100*time.Microsecond)
 	if args.ProviderLabels == nil {

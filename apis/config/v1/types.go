@@ -80,7 +80,8 @@ type AgentsSource struct {
 // mean + tailWeight · p99 + loss · lossPenalty.
 type Statistic struct {
 	// TailWeight is the share of the 99th percentile that is added to the mean,
-	// from 0 to 1. It stands for inconsistency: of two paths with the same mean
+	// from 0 to 1; of the 90th where there are fewer than 100 samples. It
+	// stands for inconsistency: of two paths with the same mean
 	// the steadier one is nearer. The default is 0.1.
 	TailWeight *float64 `json:"tailWeight,omitempty"`
 	// LossPenalty is the latency that a certain loss costs, up to 1m. The
@@ -92,9 +93,10 @@ type Statistic struct {
 // before the change is taken over.
 type Hysteresis struct {
 	// Ratio is relative to the latency that is held, from 0 up to but not
-	// including 1. The default is 0.15.
+	// including 1. The default is 0.05: more than half of the band's ratio
+	// would keep equally near nodes apart.
 	Ratio *float64 `json:"ratio,omitempty"`
-	// Floor is absolute, up to 1s. The default is 100us.
+	// Floor is absolute, up to 1s. The default is 50us.
 	Floor *metav1.Duration `json:"floor,omitempty"`
 }
 
@@ -102,7 +104,7 @@ type Hysteresis struct {
 type Band struct {
 	// Ratio is relative to the best cost, from 0 to 1. The default is 0.1.
 	Ratio *float64 `json:"ratio,omitempty"`
-	// Floor is absolute, up to 1s. The default is 100us.
+	// Floor is absolute, up to 1s. The default is 50us.
 	Floor *metav1.Duration `json:"floor,omitempty"`
 }
 

@@ -26,20 +26,23 @@ import (
 func BenchmarkCycle(b *testing.B) {
 	for _, nodes := range []int{100, 1000, 5000} {
 		for _, targets := range []int{1, 10, 50} {
-			b.Run(fmt.Sprintf("%dnodes/%dtargets", nodes, targets), func(b *testing.B) { benchmarkCycle(b, nodes, targets) })
+			b.Run(fmt.Sprintf("%dnodes/%dtargets", nodes, targets), clusterSize{nodes, targets}.benchmarkCycle)
 		}
 	}
 }
 
-func benchmarkCycle(b *testing.B, nodes, targets int) {
+// clusterSize is how large the cluster of a benchmark is.
+type clusterSize struct{ nodes, targets int }
+
+func (s clusterSize) benchmarkCycle(b *testing.B) {
 	storage := &metav1.LabelSelector{MatchLabels: map[string]string{"role": "storage"}}
 	args := newArgs(config.Target{Name: "storage", Weight: 1, Aggregation: config.AggregationMean, Nodes: &config.NodesTarget{LabelSelector: storage}})
 	measured := rtts{}
 	var objects []runtime.Object
 	var peers []*corev1.Node
-	for i := range nodes {
+	for i := range s.nodes {
 		n := node(fmt.Sprintf("node-%04d.example.internal", i))
-		if i%(nodes/targets) == 0 && len(peers) < targets {
+		if i%(s.nodes/s.targets) == 0 && len(peers) < s.targets {
 			n.Labels = map[string]string{"role": "storage"}
 			peers = append(peers, n)
 		}
@@ -55,7 +58,7 @@ func benchmarkCycle(b *testing.B, nodes, targets int) {
 	c := newCluster(b, setting{args: args, objects: objects})
 	eventually(b, "the targets are known", func() bool {
 		sets := c.plugin.targets.Sets()
-		return sets[0].Version > 0 && len(sets[0].Replicas) == targets
+		return sets[0].Version > 0 && len(sets[0].Replicas) == s.targets
 	})
 	c.measure(measured)
 	infos := tf.BuildNodeInfos(c.nodes)

@@ -126,12 +126,12 @@ type setting struct {
 
 var profiles atomic.Int64
 
-func newCluster(t testing.TB, s setting) *cluster {
-	t.Helper()
-	_, ctx := ktesting.NewTestContext(t)
+func newCluster(tb testing.TB, s setting) *cluster {
+	tb.Helper()
+	_, ctx := ktesting.NewTestContext(tb)
 	ctx, cancel := context.WithCancel(ctx)
-	t.Cleanup(cancel)
-	c := &cluster{t: t, ctx: ctx, sources: s.sources, client: fake.NewClientset(s.objects...), events: events.NewFakeRecorder(100)}
+	tb.Cleanup(cancel)
+	c := &cluster{t: tb, ctx: ctx, sources: s.sources, client: fake.NewClientset(s.objects...), events: events.NewFakeRecorder(100)}
 	if c.sources == nil {
 		c.sources = &sources{}
 	}
@@ -150,13 +150,13 @@ func newCluster(t testing.TB, s setting) *cluster {
 	var err error
 	c.fwk, err = c.profile(profile, s.args, newFactory(c.sources.open, clk))
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	states.mu.Lock()
 	c.plugin = states.plugins[profile]
 	states.mu.Unlock()
 	if c.clock != nil {
-		eventually(t, "the plugin's goroutine waits for the clock, which the test has", c.clock.HasWaiters)
+		eventually(tb, "the plugin's goroutine waits for the clock, which the test has", c.clock.HasWaiters)
 	}
 	return c
 }
@@ -260,13 +260,13 @@ func zoned(name, provider, zone string) *corev1.Node {
 }
 
 // eventually waits for what other goroutines bring about.
-func eventually(t testing.TB, what string, holds func() bool) {
-	t.Helper()
+func eventually(tb testing.TB, what string, holds func() bool) {
+	tb.Helper()
 	for range 1000 {
 		if holds() {
 			return
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	t.Fatalf("%s: not within ten seconds", what)
+	tb.Fatalf("%s: not within ten seconds", what)
 }

@@ -3,6 +3,7 @@ package netlatency
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -19,11 +20,11 @@ import (
 	"github.com/netlatency/netlatency/pkg/source"
 )
 
-func counted(t testing.TB, counter metrics.CounterMetric) float64 {
-	t.Helper()
+func counted(tb testing.TB, counter metrics.CounterMetric) float64 {
+	tb.Helper()
 	value, err := testutil.GetCounterMetricValue(counter)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return value
 }
@@ -42,20 +43,21 @@ func exposed(t *testing.T, profile string) []string {
 			continue
 		}
 		for _, m := range family.GetMetric() {
-			labels, mine := "", false
+			var labels strings.Builder
+			mine := false
 			for _, l := range m.GetLabel() {
 				if l.GetName() == "profile" {
 					mine = l.GetValue() == profile
 					continue
 				}
-				labels += fmt.Sprintf("%s=%s ", l.GetName(), l.GetValue())
+				fmt.Fprintf(&labels, "%s=%s ", l.GetName(), l.GetValue())
 			}
 			value := m.GetGauge().GetValue()
 			if family.GetType() == dto.MetricType_COUNTER {
 				value = m.GetCounter().GetValue()
 			}
 			if mine {
-				lines = append(lines, fmt.Sprintf("%s %s%v", family.GetName(), labels, value))
+				lines = append(lines, fmt.Sprintf("%s %s%v", family.GetName(), labels.String(), value))
 			}
 		}
 	}
@@ -105,7 +107,7 @@ func TestMetrics(t *testing.T) {
 
 func TestAnnouncedRemembersTheLastPods(t *testing.T) {
 	var a announced
-	uid := func(i int) types.UID { return types.UID(fmt.Sprint(i)) }
+	uid := func(i int) types.UID { return types.UID(strconv.Itoa(i)) }
 	for i := range announcedMost + 10 {
 		if !a.first(uid(i)) {
 			t.Fatalf("pod %d is new and was not", i)

@@ -241,6 +241,7 @@ func (brokenLister) List(labels.Selector) ([]*corev1.Node, error) { panic("broke
 
 func TestAPanicIsNeutral(t *testing.T) {
 	setUp := func(t *testing.T) *cluster {
+		t.Helper()
 		c := newCluster(t, setting{args: newArgs(qdrantTarget()), objects: []runtime.Object{node("a"), node("b"), qdrant("q-0", "store")}})
 		c.measure(rtts{{"a", "store"}: 1 * ms, {"b", "store"}: 2 * ms})
 		return c

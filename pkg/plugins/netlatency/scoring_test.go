@@ -16,7 +16,6 @@ import (
 	"k8s.io/kubernetes/pkg/scheduler/framework"
 	st "k8s.io/kubernetes/pkg/scheduler/testing"
 	tf "k8s.io/kubernetes/pkg/scheduler/testing/framework"
-	"k8s.io/utils/ptr"
 
 	"github.com/netlatency/netlatency/apis/config"
 	"github.com/netlatency/netlatency/pkg/latency"
@@ -130,7 +129,7 @@ func TestScores(t *testing.T) {
 
 func TestATargetsQuantileReplacesTheProfilesStatistic(t *testing.T) {
 	target := qdrantTarget()
-	target.Quantile = ptr.To(0.9)
+	target.Quantile = new(0.9)
 	c := newCluster(t, setting{args: newArgs(target), objects: []runtime.Object{node("steady"), node("erratic"), qdrant("q-0", "store")}})
 	now := c.clock.Now()
 	c.publish(latency.NewMatrix(now, map[latency.Pair]latency.Distribution{

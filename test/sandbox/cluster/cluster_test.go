@@ -24,6 +24,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"github.com/netlatency/netlatency/test/sandbox/kubelet"
 	"github.com/netlatency/netlatency/test/sandbox/namespace"
 )
 
@@ -204,7 +205,7 @@ func TestKubernetes(t *testing.T) {
 				},
 			}
 		}
-		if err := c.ApplyObjects(ctx, deployment("ours", ImagePrefix+"agent:test"), deployment("ordinary", "nginx")); err != nil {
+		if err := c.ApplyObjects(ctx, deployment("ours", kubelet.ImagePrefix+"agent:test"), deployment("ordinary", "nginx")); err != nil {
 			t.Fatal(err)
 		}
 		waitPods(ctx, t, c, "app=ordinary", 6, func(p *corev1.Pod) bool { return p.Status.Phase == corev1.PodRunning })

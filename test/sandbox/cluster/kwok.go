@@ -9,11 +9,9 @@ import (
 	"path/filepath"
 
 	"sigs.k8s.io/yaml"
-)
 
-// ImagePrefix marks the images whose pods run as real processes. kwok leaves a
-// pod alone that has a container of such an image.
-const ImagePrefix = "ghcr.io/netlatency/"
+	"github.com/netlatency/netlatency/test/sandbox/kubelet"
+)
 
 const kwokModule = "sigs.k8s.io/kwok"
 
@@ -35,9 +33,11 @@ type kwokRequirement struct {
 	Operator string `json:"operator"`
 }
 
+// kwokExceptions are what kwok leaves alone: pods with a container of our own,
+// which the sandbox's kubelet runs, and nodes that are down.
 var kwokExceptions = map[string]kwokRequirement{
 	"Pod": {
-		Key:      `.spec.containers.[] | select( .image | startswith("` + ImagePrefix + `") ) | .image`,
+		Key:      `.spec.containers.[] | select( .image | startswith("` + kubelet.ImagePrefix + `") ) | .image`,
 		Operator: "DoesNotExist",
 	},
 	"Node": {

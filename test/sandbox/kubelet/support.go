@@ -9,7 +9,8 @@ import (
 	"k8s.io/kubernetes/pkg/securitycontext"
 )
 
-// ImagePrefix is what the images of this project's own pods begin with.
+// ImagePrefix is what the images of this project's own pods begin with. kwok
+// leaves a pod alone that has a container of such an image.
 const ImagePrefix = "ghcr.io/netlatency/"
 
 // Ours reports whether a pod is run by this package: one with a container of

@@ -54,7 +54,7 @@ func (s *Scenario) NodeList() []Node {
 // QdrantNodes are the nodes where the replicas of Qdrant run, one a node,
 // taken from the named places in turn so that every place gets its share.
 func (s *Scenario) QdrantNodes() []string {
-	var places [][]string
+	places := make([][]string, 0, len(s.Applications.Qdrant.Places))
 	for _, end := range s.Applications.Qdrant.Places {
 		places = append(places, s.nodesAt(end))
 	}

@@ -24,7 +24,7 @@ type Scenario struct {
 	// Burst is how the workers scale up.
 	Burst Burst `json:"burst"`
 	// Probe is how the agents measure.
-	Probe Probe `json:"probe,omitempty"`
+	Probe Probe `json:"probe,omitempty"` //nolint:modernize // makes it optional in the schema
 }
 
 // Provider is a group of like nodes. Its nodes are called <name>-1, <name>-2 and so on.
@@ -136,9 +136,9 @@ type Burst struct {
 // Probe is how the agents measure.
 type Probe struct {
 	// Interval between bursts to a peer, 2s when absent.
-	Interval metav1.Duration `json:"interval,omitempty"`
+	Interval metav1.Duration `json:"interval,omitempty"` //nolint:modernize // makes it optional in the schema
 	// Window over which the statistics are kept, 20s when absent.
-	Window metav1.Duration `json:"window,omitempty"`
+	Window metav1.Duration `json:"window,omitempty"` //nolint:modernize // makes it optional in the schema
 }
 
 // Defaults of what a scenario may leave out. A demo wants its answer within

@@ -289,7 +289,7 @@ func labelValue(path *field.Path, value string) field.ErrorList {
 }
 
 func invalid(path *field.Path, value string, faults []string) field.ErrorList {
-	var errs field.ErrorList
+	errs := make(field.ErrorList, 0, len(faults))
 	for _, fault := range faults {
 		errs = append(errs, field.Invalid(path, value, fault))
 	}

@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# Runs the benchmarks beside what they are measured against, adds what the demo
+# found, and writes build/bench.json and a table. Nothing fails for being slow.
+#
+# usage: hack/bench.sh    REPORT=file is the demo's report (build/demo.json)
+set -euo pipefail
+cd "$(dirname "$0")/.."
+report=${REPORT:-build/demo.json}
+mkdir -p build
+
+if [[ -f $report ]]; then
+	echo "The demo's numbers are those of $report, $(date -r "$report" '+%F %T'). Delete it, or run make demo, for new ones."
+else
+	echo "There is no $report: running the demo first."
+	DEMO_ONCE=1 REPORT=$report make demo
+fi
+
+# Only what hack/bench compares; it says so if something is missing here.
+packages=(pkg/probe pkg/exposition pkg/placement pkg/plugins/netlatency)
+benchmarks=(
+	'^Benchmark(UDP|User)RoundTrip$'
+	'^Benchmark(Encode|Decode|DecodeByExpfmt)$/^(protobuf|text)$/^1000$'
+	'^Benchmark(CostsOfAllNodes|Latencies)$/^5000nodes$/^10replicas$'
+	'^BenchmarkCycle$/^(1000|5000)nodes$/^10targets$/^(warm|target-moved)$'
+	'^BenchmarkCycleOfNodeResourcesFit$/^(1000|5000)nodes$'
+)
+pattern=$(IFS='|' && echo "${benchmarks[*]}")
+binaries=$PWD/build/bin/bench
+mkdir -p "$binaries"
+go test -c -o "$binaries/" "${packages[@]/#/./}"
+
+# The median of five rounds counts. In rounds, and not with -count, because
+# what disturbs the machine for some seconds should not meet one side alone.
+for round in 1 2 3 4 5; do
+	echo "# round $round of 5"
+	for package in "${packages[@]}"; do
+		(cd "$package" && "$binaries/${package##*/}.test" -test.run '^$' -test.bench "$pattern" -test.benchtime "${BENCHTIME:-500ms}" -test.benchmem)
+	done
+done | tee build/bench.txt
+
+echo
+go run ./hack/bench -demo "$report" -benchmarks build/bench.txt -output build/bench.json

@@ -1,0 +1,121 @@
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"path"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// samples is what each run of a benchmark measured, by the benchmark's package
+// and name ("exposition.Decode/text/1000") and then by unit.
+type samples map[string]map[string][]float64
+
+// processors is what go test appends to a name when GOMAXPROCS is not 1.
+var processors = regexp.MustCompile(`-\d+$`)
+
+// parse reads the output of go test -bench: after a line that names the
+// package come lines of a name, a number of iterations, and then values with
+// their units (go.dev/design/14313-benchmark-format). Other lines are skipped.
+//
+// golang.org/x/perf/benchfmt reads more, but its module asks for newer
+// golang.org/x modules than those of the Kubernetes release that we link.
+func parse(r io.Reader) (samples, error) {
+	s := make(samples)
+	pkg := ""
+	lines := bufio.NewScanner(r)
+	for lines.Scan() {
+		if name, ok := strings.CutPrefix(lines.Text(), "pkg: "); ok {
+			pkg = path.Base(name)
+			continue
+		}
+		f := strings.Fields(lines.Text())
+		if len(f) < 4 || len(f)%2 != 0 || !strings.HasPrefix(f[0], "Benchmark") {
+			continue
+		}
+		name := pkg + "." + strings.TrimPrefix(processors.ReplaceAllString(f[0], ""), "Benchmark")
+		if s[name] == nil {
+			s[name] = make(map[string][]float64)
+		}
+		for i := 2; i < len(f); i += 2 {
+			v, err := strconv.ParseFloat(f[i], 64)
+			if err != nil {
+				return nil, fmt.Errorf("benchmark %s: value of %s: %w", name, f[i+1], err)
+			}
+			s[name][f[i+1]] = append(s[name][f[i+1]], v)
+		}
+	}
+	return s, lines.Err()
+}
+
+// median is what a benchmark measured in the unit, in the middle of its runs.
+func (s samples) median(benchmark, unit string) (float64, error) {
+	runs := slices.Sorted(slices.Values(s[benchmark][unit]))
+	if len(runs) == 0 {
+		return 0, fmt.Errorf("no %s of benchmark %s: was it renamed, or is it missing in hack/bench.sh?", unit, benchmark)
+	}
+	return (runs[(len(runs)-1)/2] + runs[len(runs)/2]) / 2, nil
+}
+
+// pair is two benchmarks whose measurements in a unit are compared.
+type pair struct {
+	name         string
+	ours, theirs string
+	measured     string // the unit as go test has it
+	unit         string // the unit of the result
+	scale        float64
+	baselineName string
+	target       *float64
+}
+
+const (
+	byUserClock = "times read by the process, with Go's net package"
+	byExpfmt    = "expfmt's decoder, which makes no window of it yet"
+	asText      = "the same window in the text format"
+	byFit       = "cycle of NodeResourcesFit"
+)
+
+// The targets are the budgets of pkg/exposition: with them a thousand agents
+// that all probe each other cost a scheduler 60 MB a round.
+var pairs = []pair{
+	{"probe_error_p50/loopback/vs_user_clock", "probe.UDPRoundTrip", "probe.UserRoundTrip", "p50-µs", "µs", 1, byUserClock, nil},
+	{"probe_error_p99/loopback/vs_user_clock", "probe.UDPRoundTrip", "probe.UserRoundTrip", "p99-µs", "µs", 1, byUserClock, nil},
+
+	{"window_decode/1000_peers/vs_expfmt", "exposition.Decode/protobuf/1000", "exposition.DecodeByExpfmt/protobuf/1000", "ns/op", "ms", 1e-6, byExpfmt, nil},
+	{"window_decode_allocated/1000_peers/vs_expfmt", "exposition.Decode/protobuf/1000", "exposition.DecodeByExpfmt/protobuf/1000", "B/op", "kB", 1e-3, byExpfmt, nil},
+	{"window_decode_text/1000_peers/vs_expfmt", "exposition.Decode/text/1000", "exposition.DecodeByExpfmt/text/1000", "ns/op", "ms", 1e-6, byExpfmt, nil},
+	{"window_size/1000_peers/vs_text", "exposition.Encode/protobuf/1000", "exposition.Encode/text/1000", "wire-B", "kB", 1e-3, asText, new(200.0)},
+	{"window_size_gzip/1000_peers/vs_text", "exposition.Encode/protobuf/1000", "exposition.Encode/text/1000", "gzip-B", "kB", 1e-3, asText, new(60.0)},
+
+	{"costs/5000_nodes/vs_computed_anew", "placement.CostsOfAllNodes/5000nodes/10replicas", "placement.Latencies/5000nodes/10replicas", "ns/op", "ms", 1e-6, "costs computed for each pod", nil},
+
+	{"cycle/1000_nodes/vs_fit", "netlatency.Cycle/1000nodes/10targets/warm", "netlatency.CycleOfNodeResourcesFit/1000nodes", "ns/op", "ms", 1e-6, byFit, nil},
+	{"cycle/5000_nodes/vs_fit", "netlatency.Cycle/5000nodes/10targets/warm", "netlatency.CycleOfNodeResourcesFit/5000nodes", "ns/op", "ms", 1e-6, byFit, nil},
+	{"cycle_allocated/5000_nodes/vs_fit", "netlatency.Cycle/5000nodes/10targets/warm", "netlatency.CycleOfNodeResourcesFit/5000nodes", "B/op", "kB", 1e-3, byFit, nil},
+	{"cycle_after_target_moved/5000_nodes/vs_fit", "netlatency.Cycle/5000nodes/10targets/target-moved", "netlatency.CycleOfNodeResourcesFit/5000nodes", "ns/op", "ms", 1e-6, byFit, nil},
+}
+
+// addBenchmarks adds what the benchmarks found.
+func (r results) addBenchmarks(s samples) error {
+	for _, p := range pairs {
+		ours, err := s.median(p.ours, p.measured)
+		if err != nil {
+			return err
+		}
+		theirs, err := s.median(p.theirs, p.measured)
+		if err != nil {
+			return err
+		}
+		if err := r.add(p.name, result{
+			Value: p.scale * ours, Unit: p.unit, Baseline: p.scale * theirs, BaselineName: p.baselineName,
+			Target: p.target, Better: lower,
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,166 @@
+package chart_test
+
+import (
+	"encoding/json"
+	"maps"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/spf13/pflag"
+	cliflag "k8s.io/component-base/cli/flag"
+	"sigs.k8s.io/yaml"
+
+	"github.com/netlatency/netlatency/pkg/agent"
+)
+
+func documentation(t *testing.T) string {
+	t.Helper()
+	data, err := os.ReadFile("../../docs/configuration.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+// documented is the rows of the tables in a section of the documentation that
+// begin with code, such as the name of a value: that name to the second cell.
+func documented(t *testing.T, section string) map[string]string {
+	t.Helper()
+	_, text, found := strings.Cut(documentation(t), "\n## "+section+"\n")
+	if !found {
+		t.Fatalf("the documentation has no section %q", section)
+	}
+	text, _, _ = strings.Cut(text, "\n## ")
+	rows := make(map[string]string)
+	for _, row := range regexp.MustCompile("(?m)^\\| `([^`]+)` \\| ([^|]*) \\|").FindAllStringSubmatch(text, -1) {
+		rows[row[1]] = strings.Trim(row[2], "`")
+	}
+	return rows
+}
+
+// leaves is the values that schema names, below path.
+func leaves(schema map[string]any, path string) []string {
+	properties, ok := schema["properties"].(map[string]any)
+	if !ok {
+		return []string{path}
+	}
+	var found []string
+	for name, property := range properties {
+		found = append(found, leaves(property.(map[string]any), strings.TrimPrefix(path+"."+name, "."))...)
+	}
+	return found
+}
+
+func TestEveryValueIsDocumentedWithItsDefault(t *testing.T) {
+	chart := load(t)
+	var schema map[string]any
+	if err := json.Unmarshal(chart.Schema, &schema); err != nil {
+		t.Fatal(err)
+	}
+	rows := documented(t, "Chart values")
+	for _, path := range leaves(schema, "") {
+		cell, ok := rows[path]
+		if !ok {
+			t.Errorf("the documentation lacks the value %s", path)
+			continue
+		}
+		// Through YAML, so that both have their numbers of the same type.
+		var want, got any
+		data, err := yaml.Marshal(at(chart.Values, path))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := yaml.Unmarshal(data, &want); err != nil {
+			t.Fatal(err)
+		}
+		if err := yaml.Unmarshal([]byte(cell), &got); err != nil {
+			t.Errorf("the documented default of %s: %v", path, err)
+		}
+		if cell == "none" {
+			got = nil
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("default of %s (-chart +documentation):\n%s", path, diff)
+		}
+	}
+	for path := range rows {
+		// The section has a table of settings that are not values as well.
+		if (strings.HasPrefix(path, "agent.") || strings.HasPrefix(path, "scheduler.")) && !slices.Contains(leaves(schema, ""), path) {
+			t.Errorf("the documentation has %s, which is no value", path)
+		}
+	}
+}
+
+// at is the value at path, nil where there is none.
+func at(values map[string]any, path string) any {
+	name, rest, deeper := strings.Cut(path, ".")
+	if !deeper {
+		return values[name]
+	}
+	inner, _ := values[name].(map[string]any)
+	return at(inner, rest)
+}
+
+func TestDocumentedValuesLeadToAValidConfiguration(t *testing.T) {
+	blocks := regexp.MustCompile("(?s)\n```yaml\n(# values.yaml\n.*?)\n```\n").FindAllStringSubmatch(documentation(t), -1)
+	if len(blocks) == 0 {
+		t.Fatal("the documentation has no example of values")
+	}
+	for _, block := range blocks {
+		configuration(t, block[1])
+	}
+}
+
+func TestEveryFlagOfTheAgentIsDocumentedWithItsDefault(t *testing.T) {
+	for _, name := range []string{"NODE_NAME", "POD_IP", "POD_NAMESPACE"} {
+		t.Setenv(name, "$"+name) // as the documentation writes it
+	}
+	options := agent.DefaultOptions()
+	var sets cliflag.NamedFlagSets
+	options.AddFlags(&sets)
+	rows := documented(t, "Agent flags")
+	for _, set := range sets.FlagSets {
+		set.VisitAll(func(flag *pflag.Flag) {
+			cell, ok := rows["--"+flag.Name]
+			delete(rows, "--"+flag.Name)
+			if !ok {
+				t.Errorf("the documentation lacks the flag --%s", flag.Name)
+			} else if err := flag.Value.Set(cell); err != nil || flag.Value.String() != flag.DefValue {
+				t.Errorf("the documented default of --%s is %s, the agent's is %s (%v)", flag.Name, cell, flag.DefValue, err)
+			}
+		})
+	}
+	for name := range rows {
+		if strings.HasPrefix(name, "--") {
+			t.Errorf("the documentation has %s, which is no flag", name)
+		}
+	}
+}
+
+func TestEveryMetricIsDocumented(t *testing.T) {
+	want := map[string]bool{}
+	for _, file := range []string{"../../pkg/exposition/names.go", "../../pkg/plugins/netlatency/metrics.go"} {
+		source, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range regexp.MustCompile(`"(netlatency_\w+)"`).FindAllStringSubmatch(string(source), -1) {
+			want[name[1]] = true
+		}
+	}
+	got := slices.Sorted(maps.Keys(documented(t, "Metrics")))
+	if diff := cmp.Diff(slices.Sorted(maps.Keys(want)), got); diff != "" {
+		t.Errorf("metrics (-code +documentation):\n%s", diff)
+	}
+	// Queries and text name no others.
+	for _, name := range regexp.MustCompile(`netlatency_\w+`).FindAllString(documentation(t), -1) {
+		family := strings.TrimSuffix(strings.TrimSuffix(name, "_sum"), "_count")
+		if !want[family] && !strings.HasSuffix(name, "_") { // as in netlatency_scrape_*
+			t.Errorf("there is no metric %s", name)
+		}
+	}
+}
