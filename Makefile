@@ -11,6 +11,8 @@ LDFLAGS := -s -w -X k8s.io/component-base/version.gitVersion=$(KUBERNETES_VERSIO
 # A stamp of the commit would relink every binary at every commit; the version
 # comes in through LDFLAGS.
 export GOFLAGS := -buildvcs=false
+# Static binaries, which any image can hold, and no need for a C compiler.
+export CGO_ENABLED := 0
 
 SCENARIO ?= test/sandbox/scenarios/metro.yaml
 REPORT ?= build/demo.json
@@ -22,6 +24,7 @@ help: ## Show this help
 .PHONY: demo
 demo: ## Bring up a three-provider cluster on this machine and show netlatency at work (SCENARIO=file, REPORT=file, DEMO_ONCE=1)
 	@mkdir -p build/bin
+	@[[ -x build/bin/demo ]] || echo "Building the demo; the first time this takes several minutes"
 	@export DEMO_BEGAN=$$(date +%s); go build -o build/bin/demo ./hack/demo && SCENARIO=$(SCENARIO) REPORT=$(REPORT) build/bin/demo
 
 .PHONY: build

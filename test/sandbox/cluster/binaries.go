@@ -96,6 +96,7 @@ func buildTogether(ctx context.Context, root, binDir string, binaries []Binary, 
 	args := buildArguments(ctx, root, binDir, binaries)
 	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Dir = filepath.Join(root, binaries[0].module)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	names := make([]string, 0, len(binaries))
@@ -116,8 +117,8 @@ func buildTogether(ctx context.Context, root, binDir string, binaries []Binary, 
 	return nil
 }
 
-// buildArguments of the go command, the same as in the Makefile: go links anew
-// what was linked with other flags. None changes what is compiled, so that all
+// buildArguments of the go command, the same as in the Makefile, as CGO_ENABLED
+// is: go links anew what was linked with other flags. None changes what is compiled, so that all
 // binaries and the tests share one build cache. -buildvcs=false because a stamp
 // of the commit would relink everything at every commit.
 func buildArguments(ctx context.Context, root, binDir string, binaries []Binary) []string {

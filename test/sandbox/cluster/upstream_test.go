@@ -99,7 +99,7 @@ func TestMakefileBuildsWithTheSameFlags(t *testing.T) {
 	flags := buildArguments(t.Context(), root, "bin", []Binary{Agent})[3]
 	flags = strings.Replace(flags, "="+kubernetesVersion, "=$(KUBERNETES_VERSION)", 1)
 	flags = strings.Replace(flags, "="+describeCommit(t.Context(), root), "=$(VERSION)", 1)
-	for _, want := range []string{"KUBERNETES_VERSION := " + kubernetesVersion + "\n", "LDFLAGS := " + flags + "\n"} {
+	for _, want := range []string{"export CGO_ENABLED := 0\n", "KUBERNETES_VERSION := " + kubernetesVersion + "\n", "LDFLAGS := " + flags + "\n"} {
 		if !strings.Contains(string(makefile), want) {
 			t.Errorf("Makefile lacks %q", want)
 		}
