@@ -11,7 +11,7 @@ import (
 
 // Options of a trial.
 type Options struct {
-	// Searches per mode and Clients at once; 0 is 1500 and 8.
+	// Searches per mode and Clients at once; 0 is 1200 and 6.
 	Searches, Clients int
 	// Progress is told what happens.
 	Progress Progress
@@ -45,10 +45,10 @@ type trial struct {
 // Start, for what Run itself waited before the first phase, and Measure.
 func Run(ctx context.Context, s *sandbox.Sandbox, options Options) (*Report, error) {
 	if options.Searches == 0 {
-		options.Searches = 1500
+		options.Searches = 1200
 	}
 	if options.Clients == 0 {
-		options.Clients = 8
+		options.Clients = 6
 	}
 	n := len(s.Nodes)
 	t := &trial{
