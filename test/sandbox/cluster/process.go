@@ -23,6 +23,10 @@ type process struct {
 	err       error // how it ended; read after done
 }
 
+// niceness (nice(1)) of the control plane: on a small machine what is measured,
+// and what carries its packets, goes first.
+const niceness = 10
+
 // startProcess starts a program, under the given name, with its output in
 // logDir/name.log. failed is called, once, if it ends before stop.
 func startProcess(name, logDir, program string, args, env []string, failed func(error)) (*process, error) {
@@ -43,9 +47,10 @@ func startProcess(name, logDir, program string, args, env []string, failed func(
 	started := make(chan error)
 	go func() {
 		// Pdeathsig fires when the forking thread ends, not the program: this
-		// thread is held until the child is gone.
+		// thread is held until the child is gone, and then ends, with what
+		// priority it has.
 		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
+		_ = syscall.Setpriority(syscall.PRIO_PROCESS, 0, niceness)
 		err := cmd.Start()
 		_ = log.Close()
 		if err == nil {
