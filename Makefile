@@ -25,7 +25,7 @@ help: ## Show this help
 demo: ## Bring up a three-provider cluster on this machine and show netlatency at work (SCENARIO=file, REPORT=file, DEMO_ONCE=1)
 	@mkdir -p build/bin
 	@[[ -x build/bin/demo ]] || echo "Building the demo; the first time this takes several minutes"
-	@export DEMO_BEGAN=$$(date +%s); go build -o build/bin/demo ./hack/demo && SCENARIO=$(SCENARIO) REPORT=$(REPORT) build/bin/demo
+	@export DEMO_BEGAN=$$(date +%s); go build -o build/bin/demo ./hack/demo && SCENARIO=$(SCENARIO) REPORT=$(REPORT) exec build/bin/demo
 
 .PHONY: build
 build: ## Build the scheduler and the agent into build/bin

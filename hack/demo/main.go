@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 
 	"github.com/netlatency/netlatency/test/sandbox"
@@ -35,6 +36,7 @@ func main() {
 	out := newPrinter(os.Stdout, terminal)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	if namespace.Outside() {
+		endWithMake()
 		// Modules are downloaded here: the sandbox has no way out.
 		if err := prepare(ctx, out); err != nil {
 			fail(out, err)
@@ -46,6 +48,14 @@ func main() {
 	defer stop()
 	if err := run(ctx, out, terminal); err != nil {
 		fail(out, err)
+	}
+}
+
+// endWithMake has the demo end when make was killed, as it would at Ctrl-C.
+func endWithMake() {
+	if os.Getenv("MAKELEVEL") != "" {
+		// It fails on no Linux, and elsewhere there is no sandbox.
+		_ = unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGTERM), 0, 0, 0)
 	}
 }
 
