@@ -11,7 +11,7 @@ import (
 
 // Options of a trial.
 type Options struct {
-	// Searches per mode and Clients at once; 0 is 1200 and 6.
+	// Searches per mode and Clients at once; 0 is 1000 and 6.
 	Searches, Clients int
 	// Progress is told what happens.
 	Progress Progress
@@ -45,7 +45,7 @@ type trial struct {
 // Start, for what Run itself waited before the first phase, and Measure.
 func Run(ctx context.Context, s *sandbox.Sandbox, options Options) (*Report, error) {
 	if options.Searches == 0 {
-		options.Searches = 1200
+		options.Searches = 1000
 	}
 	if options.Clients == 0 {
 		options.Clients = 6
@@ -157,7 +157,7 @@ func (t *trial) drift(ctx context.Context) error {
 	// The last burst before the change must leave the window, and what follows
 	// must reach the schedulers.
 	probe := t.Scenario.Probe
-	turned := time.Now().Add(probe.Window.Duration + 3*probe.Interval.Duration + 2*sandbox.SourceInterval)
+	turned := time.Now().Add(probe.Window.Duration + probe.Interval.Duration + 2*sandbox.SourceInterval)
 	for left := time.Until(turned); left > 0; left = time.Until(turned) {
 		t.options.Progress.Status("waiting until the agents' window of %v has turned over: %.0f s left", probe.Window.Duration, left.Seconds())
 		if err := sleep(ctx, min(left, time.Second)); err != nil {
