@@ -295,6 +295,6 @@ func (t *trial) judge(o outcome) error {
 	o.report.Searches = len(net)
 	o.report.RTTP50, o.report.RTTP99 = milliseconds(quantile(trips, 0.5)), milliseconds(quantile(trips, 0.99))
 	o.report.SearchNetP50, o.report.SearchNetP99 = milliseconds(quantile(net, 0.5)), milliseconds(quantile(net, 0.99))
-	o.report.SearchP50, o.report.SearchP99 = milliseconds(quantile(wall, 0.5)), milliseconds(quantile(wall, 0.99))
+	o.report.SearchP50, o.report.SearchP99 = milliseconds(roundsQuantile(wall, 0.5)), milliseconds(roundsQuantile(wall, 0.99))
 	return nil
 }

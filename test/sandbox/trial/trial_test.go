@@ -113,6 +113,26 @@ func TestQuantileIsTheNearestRank(t *testing.T) {
 	}
 }
 
+func TestAStallOfTheMachineIsOneRoundsMatter(t *testing.T) {
+	var values []time.Duration
+	for i := range 500 {
+		value := time.Duration(1+i%100) * ms
+		if 220 <= i && i < 240 {
+			value = time.Second
+		}
+		values = append(values, value)
+	}
+	if got := roundsQuantile(values, 0.99); got != 99*ms {
+		t.Errorf("the 99th percentile is %v, want 99ms", got)
+	}
+	if got := roundsQuantile([]time.Duration{3, 1, 2}, 0.5); got != 2 {
+		t.Errorf("the median of fewer values than rounds is %v, want 2ns", got)
+	}
+	if roundsQuantile(nil, 0.5) != 0 {
+		t.Error("the quantile of nothing is not 0")
+	}
+}
+
 func TestTheTableSaysWhatTheReportSays(t *testing.T) {
 	mode := func(net float64) *Mode {
 		return &Mode{Workers: 96, Bound: 96, NearShare: 1, Cost: net / 5, CostVsBest: 1.02, RTTP50: 1, RTTP99: 2, SearchNetP50: net, SearchNetP99: net * 1.2, SearchP50: net, SearchP99: net * 1.3, SecondsToBound: 1.5}
