@@ -217,7 +217,7 @@ func (t *trial) settled(ctx context.Context, key types.NamespacedName, start tim
 
 // pause keeps clients whose searches are short from loading the machine, of
 // which the process that carries the packets needs half a processor as it is.
-const pause = 15 * time.Millisecond
+const pause = 20 * time.Millisecond
 
 // search runs the searches of all modes once the machine has come to rest. The
 // modes take turns, search by search: what still disturbs the machine then

@@ -11,7 +11,7 @@ import (
 
 // Options of a trial.
 type Options struct {
-	// Searches per mode and Clients at once; 0 is 1000 and 6.
+	// Searches per mode and Clients at once; 0 is 1000 and 8.
 	Searches, Clients int
 	// Progress is told what happens.
 	Progress Progress
@@ -48,7 +48,7 @@ func Run(ctx context.Context, s *sandbox.Sandbox, options Options) (*Report, err
 		options.Searches = 1000
 	}
 	if options.Clients == 0 {
-		options.Clients = 6
+		options.Clients = 8
 	}
 	n := len(s.Nodes)
 	t := &trial{
