@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -17,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 	"golang.org/x/term"
+	"k8s.io/klog/v2"
 
 	"github.com/netlatency/netlatency/test/sandbox"
 	"github.com/netlatency/netlatency/test/sandbox/cluster"
@@ -44,6 +46,8 @@ func main() {
 	}
 	stop()
 	namespace.Enter()
+	// What client libraries note in passing is not for the person who watches.
+	klog.SetSlogLogger(slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})))
 	ctx, stop = signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx, out, terminal); err != nil {
