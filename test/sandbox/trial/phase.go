@@ -51,11 +51,18 @@ func (t *trial) phase(ctx context.Context, name string) error {
 		return err
 	}
 	phase := Phase{Name: name, Modes: make(map[string]*Mode)}
-	for _, o := range outcomes {
-		if err := t.judge(o); err != nil {
+	searches := make([][]searched, len(outcomes))
+	for i, o := range outcomes {
+		t.judgePlaces(o)
+		var err error
+		if searches[i], err = t.searched(o.searches); err != nil {
 			return fmt.Errorf("mode %s: %w", o.mode, err)
 		}
 		phase.Modes[o.mode] = o.report
+	}
+	quiet := quietRounds(searches)
+	for i, o := range outcomes {
+		o.report.judgeSearches(searches[i], quiet)
 	}
 	t.report.Phases = append(t.report.Phases, phase)
 	t.options.Progress.Step("%s: %d searches run for each mode", name, t.options.Searches)
@@ -253,8 +260,8 @@ func (t *trial) search(ctx context.Context, outcomes []outcome) error {
 // band is the plugin's default: nodes within it are equally near.
 var band = placement.Band{Floor: 100 * time.Microsecond, Ratio: 0.1}
 
-// judge fills in what only the truth of the phase tells.
-func (t *trial) judge(o outcome) error {
+// judgePlaces fills in what only the truth of the phase tells.
+func (t *trial) judgePlaces(o outcome) {
 	for i := range o.places {
 		o.places[i].Cost, o.places[i].Known = t.cost(t.recorder.phase, o.places[i].Node)
 	}
@@ -265,36 +272,4 @@ func (t *trial) judge(o outcome) error {
 			o.report.CostVsBest = float64(cost) / float64(best.Cost)
 		}
 	}
-	var trips, net, wall []time.Duration
-	missing := 0
-	for _, s := range o.searches {
-		whole := time.Duration(0)
-		complete := true
-		for i, peer := range s.Peers {
-			trip, ok := time.Duration(0), true
-			if peer != s.Node {
-				trip, ok = t.recorder.phase.Trip(s.Session, uint32(i))
-			}
-			if !ok {
-				complete = false
-				break
-			}
-			trips = append(trips, trip)
-			whole += trip
-		}
-		if !complete {
-			missing++
-			continue
-		}
-		net = append(net, whole)
-		wall = append(wall, s.Took)
-	}
-	if missing*100 > len(o.searches) {
-		return fmt.Errorf("%d of %d searches are not in the WAN's log as a whole", missing, len(o.searches))
-	}
-	o.report.Searches = len(net)
-	o.report.RTTP50, o.report.RTTP99 = milliseconds(quantile(trips, 0.5)), milliseconds(quantile(trips, 0.99))
-	o.report.SearchNetP50, o.report.SearchNetP99 = milliseconds(quantile(net, 0.5)), milliseconds(quantile(net, 0.99))
-	o.report.SearchP50, o.report.SearchP99 = milliseconds(roundsQuantile(wall, 0.5)), milliseconds(roundsQuantile(wall, 0.99))
-	return nil
 }

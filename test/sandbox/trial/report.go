@@ -51,7 +51,7 @@ type Mode struct {
 	Cost       float64 `json:"cost_ms"`
 	CostVsBest float64 `json:"cost_vs_best"`
 	// RTT is the network's part of one round trip, SearchNet that of a whole
-	// search, and Search its wall-clock time (see roundsQuantile).
+	// search, and Search its wall-clock time (see quietRounds).
 	RTTP50         float64 `json:"rtt_p50_ms"`
 	RTTP99         float64 `json:"rtt_p99_ms"`
 	SearchNetP50   float64 `json:"search_net_p50_ms"`
@@ -109,23 +109,6 @@ func quantile(values []time.Duration, q float64) time.Duration {
 	slices.Sort(values)
 	rank := int(math.Ceil(q * float64(len(values))))
 	return values[min(max(rank, 1), len(values))-1]
-}
-
-// rounds that wall-clock times are taken in.
-const rounds = 5
-
-// roundsQuantile is the median of the q quantiles of rounds that the values,
-// in the order in which they were taken, fall into; 0 of none. A machine that
-// is shared with others stands still for a moment now and then: that makes one
-// round slow, and would otherwise be most of the 99th percentile.
-func roundsQuantile(values []time.Duration, q float64) time.Duration {
-	quantiles := make([]time.Duration, 0, rounds)
-	for i := range rounds {
-		if round := values[i*len(values)/rounds : (i+1)*len(values)/rounds]; len(round) > 0 {
-			quantiles = append(quantiles, quantile(slices.Clone(round), q))
-		}
-	}
-	return quantile(quantiles, 0.5)
 }
 
 // milliseconds rounds to a tenth of a microsecond.

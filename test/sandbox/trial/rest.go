@@ -11,11 +11,12 @@ import (
 
 // After a burst the control plane, kwok and KubeRay go on working for some
 // seconds. Searches that share the processors with them would measure that, so
-// they wait until the machine has come to rest: restBusy of its processors'
-// time, over restInterval, twice in a row, or restPatience on a machine that
-// others keep busy.
+// they wait until the machine has come to rest: no more than restBusy of its
+// processors' time in use and restStolen taken by other machines of its host,
+// over restInterval, twice in a row, or restPatience where others do not rest.
 const (
 	restBusy     = 0.5
+	restStolen   = 0.05
 	restInterval = 500 * time.Millisecond
 	restPatience = 10 * time.Second
 )
@@ -35,7 +36,7 @@ func rest(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if now.busySince(before) <= restBusy {
+		if busy, stolen := now.since(before); busy <= restBusy && stolen <= restStolen {
 			quiet++
 		} else {
 			quiet = 0
@@ -47,14 +48,16 @@ func rest(ctx context.Context) error {
 
 // processors is the time of all processors since the start of the machine, in
 // ticks.
-type processors struct{ idle, total uint64 }
+type processors struct{ idle, stolen, total uint64 }
 
-// busySince is the share of time that was not idle, from 0 to 1.
-func (p processors) busySince(before processors) float64 {
+// since says which share of the time, from 0 to 1, was not idle, and which was
+// stolen.
+func (p processors) since(before processors) (busy, stolen float64) {
 	if p.total <= before.total {
-		return 0
+		return 0, 0
 	}
-	return 1 - float64(p.idle-before.idle)/float64(p.total-before.total)
+	total := float64(p.total - before.total)
+	return 1 - float64(p.idle-before.idle)/total, float64(p.stolen-before.stolen) / total
 }
 
 func readProcessors() (processors, error) {
@@ -66,11 +69,12 @@ func readProcessors() (processors, error) {
 }
 
 // parseProcessors reads the first line of /proc/stat (proc_stat(5)): user,
-// nice, system, idle, iowait and more, of which idle and iowait are rest.
+// nice, system, idle, iowait, irq, softirq, stolen and more, of which idle and
+// iowait are rest.
 func parseProcessors(stat string) (processors, error) {
 	line, _, _ := strings.Cut(stat, "\n")
 	fields := strings.Fields(line)
-	if len(fields) < 6 || fields[0] != "cpu" {
+	if len(fields) < 9 || fields[0] != "cpu" {
 		return processors{}, fmt.Errorf("/proc/stat begins with %q: want the line of all processors", line)
 	}
 	var p processors
@@ -80,8 +84,11 @@ func parseProcessors(stat string) (processors, error) {
 			return processors{}, fmt.Errorf("/proc/stat: %w", err)
 		}
 		p.total += ticks
-		if i == 3 || i == 4 {
+		switch i {
+		case 3, 4:
 			p.idle += ticks
+		case 7:
+			p.stolen = ticks
 		}
 	}
 	return p, nil

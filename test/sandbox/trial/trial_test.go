@@ -114,22 +114,32 @@ func TestQuantileIsTheNearestRank(t *testing.T) {
 }
 
 func TestAStallOfTheMachineIsOneRoundsMatter(t *testing.T) {
-	var values []time.Duration
+	// Two modes in turn, a search of each at a time; the machine stands still
+	// once, and one mode is slow by its network alone.
+	modes := make([][]searched, 2)
 	for i := range 500 {
-		value := time.Duration(1+i%100) * ms
-		if 220 <= i && i < 240 {
-			value = time.Second
+		for mode := range modes {
+			net := time.Duration(10+20*mode) * ms
+			s := searched{round: i * rounds / 500, trips: []time.Duration{net}, net: net, wall: net + ms}
+			if 220 <= i && i < 240 {
+				s.wall += time.Second
+			}
+			modes[mode] = append(modes[mode], s)
 		}
-		values = append(values, value)
 	}
-	if got := roundsQuantile(values, 0.99); got != 99*ms {
-		t.Errorf("the 99th percentile is %v, want 99ms", got)
+	quiet := quietRounds(modes)
+	for mode, want := range []float64{11, 31} {
+		var m Mode
+		m.judgeSearches(modes[mode], quiet)
+		if m.SearchP99 != want || m.SearchNetP99 != want-1 || m.Searches != 500 {
+			t.Errorf("mode %d: p99 %v ms, of the network %v ms, of %d searches; want %v, %v, 500", mode, m.SearchP99, m.SearchNetP99, m.Searches, want, want-1)
+		}
 	}
-	if got := roundsQuantile([]time.Duration{3, 1, 2}, 0.5); got != 2 {
-		t.Errorf("the median of fewer values than rounds is %v, want 2ns", got)
-	}
-	if roundsQuantile(nil, 0.5) != 0 {
-		t.Error("the quantile of nothing is not 0")
+	few := [][]searched{{{round: 0, wall: 3 * ms}, {round: 5, wall: ms}, {round: 9, wall: 2 * ms}}}
+	var m Mode
+	m.judgeSearches(few[0], quietRounds(few))
+	if m.SearchP50 != 1 || m.SearchP99 != 2 {
+		t.Errorf("of fewer searches than rounds: %v and %v ms, want 1 and 2", m.SearchP50, m.SearchP99)
 	}
 }
 
@@ -162,14 +172,14 @@ func TestProcessorsAreBusyForWhatIsNotIdle(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	after, err := parseProcessors("cpu  130 0 60 1050 20 0 0 0 0 0\n")
+	after, err := parseProcessors("cpu  120 0 60 1050 20 0 0 10 0 0\n")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if busy := after.busySince(before); math.Abs(busy-0.4) > 1e-9 {
-		t.Errorf("busy for %v, want 0.4", busy)
+	if busy, stolen := after.since(before); math.Abs(busy-0.4) > 1e-9 || math.Abs(stolen-0.1) > 1e-9 {
+		t.Errorf("busy for %v, stolen %v, want 0.4 and 0.1", busy, stolen)
 	}
-	for _, nonsense := range []string{"", "intr 1 2 3 4 5 6", "cpu 1 2", "cpu a b c d e f"} {
+	for _, nonsense := range []string{"", "intr 1 2 3 4 5 6 7 8", "cpu 1 2", "cpu a b c d e f g h"} {
 		if _, err := parseProcessors(nonsense); err == nil {
 			t.Errorf("%q is accepted", nonsense)
 		}
