@@ -78,7 +78,8 @@ func quietRounds(modes [][]searched) (quiet [rounds]bool) {
 // judgeSearches fills in what the mode's searches took: the network's part of
 // all of them, and the wall-clock time of those in quiet rounds.
 func (m *Mode) judgeSearches(searches []searched, quiet [rounds]bool) {
-	var trips, net, wall []time.Duration
+	var trips, wall []time.Duration
+	net := make([]time.Duration, 0, len(searches))
 	for _, s := range searches {
 		trips = append(trips, s.trips...)
 		net = append(net, s.net)
