@@ -1,0 +1,57 @@
+package probe
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+)
+
+// networkVariable names the test that a copy of this program is to run in a
+// network of its own.
+const networkVariable = "NETLATENCY_TEST_NETWORK"
+
+// inOwnNetwork says whether the test is in a network of its own, where nothing
+// but it has connections and echoes are permitted. If not, it runs the test
+// again in a copy of the program that is, and the caller has to return.
+func inOwnNetwork(t *testing.T) bool {
+	t.Helper()
+	if os.Getenv(networkVariable) == t.Name() {
+		if err := setUpNetwork(); err != nil {
+			t.Fatalf("set up the network: %v", err)
+		}
+		return true
+	}
+	cmd := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.run=^"+t.Name()+"$", "-test.v")
+	cmd.Env = append(os.Environ(), networkVariable+"="+t.Name())
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
+	if uid, gid := os.Geteuid(), os.Getegid(); uid != 0 {
+		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
+		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{HostID: uid, Size: 1}}
+		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{HostID: gid, Size: 1}}
+	}
+	var output strings.Builder
+	cmd.Stdout, cmd.Stderr = &output, &output
+	if err := cmd.Start(); err != nil {
+		t.Skipf("this machine gives no network of its own: %v", err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Fatalf("in a network of its own: %v\n%s", err, &output)
+	}
+	return false
+}
+
+func setUpNetwork() error {
+	loopback, err := netlink.LinkByName("lo")
+	if err != nil {
+		return fmt.Errorf("find lo: %w", err)
+	}
+	if err := netlink.LinkSetUp(loopback); err != nil {
+		return fmt.Errorf("set lo up: %w", err)
+	}
+	return os.WriteFile("/proc/sys/net/ipv4/ping_group_range", []byte("0 0"), 0)
+}
