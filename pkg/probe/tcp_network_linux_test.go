@@ -2,6 +2,8 @@ package probe
 
 import (
 	"fmt"
+	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"strings"
@@ -9,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // networkVariable names the test that a copy of this program is to run in a
@@ -42,6 +45,9 @@ func inOwnNetwork(t *testing.T) bool {
 	if err := cmd.Wait(); err != nil {
 		t.Fatalf("in a network of its own: %v\n%s", err, &output)
 	}
+	if !strings.Contains(output.String(), "--- PASS: "+t.Name()+" ") {
+		t.Skipf("not run in a network of its own:\n%s", &output)
+	}
 	return false
 }
 
@@ -54,4 +60,15 @@ func setUpNetwork() error {
 		return fmt.Errorf("set lo up: %w", err)
 	}
 	return os.WriteFile("/proc/sys/net/ipv4/ping_group_range", []byte("0 0"), 0)
+}
+
+// prohibited is an address that a route prohibits.
+func prohibited(t *testing.T) netip.Addr {
+	t.Helper()
+	addr := netip.MustParseAddr("198.51.100.1")
+	route := &netlink.Route{Dst: &net.IPNet{IP: addr.AsSlice(), Mask: net.CIDRMask(32, 32)}, Type: unix.RTN_PROHIBIT}
+	if err := netlink.RouteAdd(route); err != nil {
+		t.Fatal(err)
+	}
+	return addr
 }
