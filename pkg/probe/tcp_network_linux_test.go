@@ -19,7 +19,7 @@ import (
 const networkVariable = "NETLATENCY_TEST_NETWORK"
 
 // inOwnNetwork says whether the test is in a network of its own, where nothing
-// but it has connections and echoes are permitted. If not, it runs the test
+// but it has connections. If not, it runs the test
 // again in a copy of the program that is, and the caller has to return.
 func inOwnNetwork(t *testing.T) bool {
 	t.Helper()
@@ -30,7 +30,8 @@ func inOwnNetwork(t *testing.T) bool {
 		return true
 	}
 	cmd := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.run=^"+t.Name()+"$", "-test.v")
-	cmd.Env = append(os.Environ(), networkVariable+"="+t.Name())
+	// The race detector would let each copy sleep for a second.
+	cmd.Env = append(os.Environ(), networkVariable+"="+t.Name(), "GORACE=atexit_sleep_ms=0")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
 	if uid, gid := os.Geteuid(), os.Getegid(); uid != 0 {
 		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
@@ -59,7 +60,28 @@ func setUpNetwork() error {
 	if err := netlink.LinkSetUp(loopback); err != nil {
 		return fmt.Errorf("set lo up: %w", err)
 	}
-	return os.WriteFile("/proc/sys/net/ipv4/ping_group_range", []byte("0 0"), 0)
+	return nil
+}
+
+// inNetworkWithEchoes is inOwnNetwork where echoes are permitted, which they
+// are not in a new one.
+func inNetworkWithEchoes(t *testing.T) bool {
+	t.Helper()
+	if !inOwnNetwork(t) {
+		return false
+	}
+	if err := os.WriteFile("/proc/sys/net/ipv4/ping_group_range", []byte("0 0"), 0); err != nil {
+		t.Fatal(err)
+	}
+	return true
+}
+
+// silence makes the kernel answer no echoes.
+func silence(t *testing.T) {
+	t.Helper()
+	if err := os.WriteFile("/proc/sys/net/ipv4/icmp_echo_ignore_all", []byte("1"), 0); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // prohibited is an address that a route prohibits.
