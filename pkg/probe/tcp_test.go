@@ -194,7 +194,7 @@ func TestThePeersProcessSeesAConnectionThatEnds(t *testing.T) {
 	prober := startTCP(t, loopback4.Addr(), TCPOptions{})
 	for range 100 {
 		prober.send(t, peer, 0)
-		if err := <-reads; err != io.EOF {
+		if err := <-reads; !errors.Is(err, io.EOF) {
 			t.Fatalf("reading from a probe's connection: %v, want %v", err, io.EOF)
 		}
 		prober.next(t)
