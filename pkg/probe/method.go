@@ -1,22 +1,18 @@
 package probe
 
-// Method is how a round trip is measured. It is fit to be the value of a
-// metric label, and of latency.Distribution.Method.
+// Method is a way to measure a round trip. It is fit to be the value of a
+// metric label and of latency.Distribution.Method.
 type Method string
 
 const (
-	// MethodUDP is the two-way method of STAMP, between two agents: see UDP.
-	// Neither agent's process nor host is in its round trips.
+	// MethodUDP is the two-way UDP exchange with a peer's Reflector.
 	MethodUDP Method = "udp"
-	// MethodICMP is an echo that the peer's kernel answers. It needs no agent
-	// there, only a network that lets echoes through.
+	// MethodICMP is the echo of the peer's kernel.
 	MethodICMP Method = "icmp"
-	// MethodTCP is the handshake of a connection to a port of the peer, which
-	// its kernel answers: see TCP. It needs no agent there and goes where only
-	// the application's port is open.
+	// MethodTCP is the handshake of a TCP connection with any listener of the
+	// peer, as the kernel measured it.
 	MethodTCP Method = "tcp"
-	// MethodPortable is an echo whose times the process reads itself, for
-	// systems whose kernel takes none: see Portable. What the host does to
-	// the process is in its round trips.
+	// MethodPortable is an ICMP echo that is timed by the process, for systems
+	// whose kernel does not stamp packets.
 	MethodPortable Method = "portable"
 )
