@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 
@@ -61,13 +61,13 @@ type Agent struct {
 	due     []packet
 }
 
-// New prepares an agent; Run starts it. The error lists all that is wrong
-// with the options.
-func New(options Options, version string, client kubernetes.Interface) (*Agent, error) {
-	return newAgent(options, version, client, clock.RealClock{})
+// New prepares an agent, which finds its peers in the given EndpointSlices; Run
+// starts it. The error lists all that is wrong with the options.
+func New(options Options, version string, slices cache.ListerWatcher) (*Agent, error) {
+	return newAgent(options, version, slices, clock.RealClock{})
 }
 
-func newAgent(options Options, version string, client kubernetes.Interface, now clock.Clock) (*Agent, error) {
+func newAgent(options Options, version string, slices cache.ListerWatcher, now clock.Clock) (*Agent, error) {
 	if err := options.Validate(); err != nil {
 		return nil, err
 	}
@@ -75,7 +75,7 @@ func newAgent(options Options, version string, client kubernetes.Interface, now 
 	if err != nil {
 		return nil, fmt.Errorf("read bind address: %w", err)
 	}
-	discovery, err := newDiscovery(client, options.Namespace, options.Service)
+	discovery, err := newDiscovery(slices)
 	if err != nil {
 		return nil, err
 	}

@@ -26,7 +26,7 @@ func BenchmarkAThousandPeers(b *testing.B) {
 	o.MaxPeers = peers
 	before := heapInUse()
 	clock := clocktesting.NewFakeClock(start)
-	a, err := newAgent(o, "v1.2.3", fake.NewClientset(), clock)
+	a, err := newAgent(o, "v1.2.3", slicesOf(fake.NewClientset()), clock)
 	if err != nil {
 		b.Fatal(err)
 	}

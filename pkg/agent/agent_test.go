@@ -14,7 +14,10 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes/fake"
+	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
 	"k8s.io/klog/v2/ktesting"
 	clocktesting "k8s.io/utils/clock/testing"
@@ -92,6 +95,22 @@ func testOptions() Options {
 	return o
 }
 
+// slicesOf lists and watches the agents' EndpointSlices in a fake cluster.
+func slicesOf(client *fake.Clientset) cache.ListerWatcher {
+	api := client.DiscoveryV1().EndpointSlices("netlatency")
+	only := ofService("netlatency-agent")
+	return cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+			only(&o)
+			return api.List(ctx, o)
+		},
+		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+			only(&o)
+			return api.Watch(ctx, o)
+		},
+	}, client) // the fake has no streaming lists
+}
+
 func newFixture(t *testing.T, options Options, slices ...sliceBuilder) *fixture {
 	t.Helper()
 	logger, ctx := ktesting.NewTestContext(t)
@@ -99,7 +118,7 @@ func newFixture(t *testing.T, options Options, slices ...sliceBuilder) *fixture 
 		t: t, client: fake.NewClientset(), engines: make(map[probe.Method]*fakeEngine),
 		clock: clocktesting.NewFakeClock(start), logger: logger, ctx: ctx,
 	}
-	a, err := newAgent(options, "v1.2.3", f.client, f.clock)
+	a, err := newAgent(options, "v1.2.3", slicesOf(f.client), f.clock)
 	if err != nil {
 		t.Fatal(err)
 	}

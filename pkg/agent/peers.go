@@ -9,10 +9,6 @@ import (
 	"slices"
 
 	discoveryv1 "k8s.io/api/discovery/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
-	discoveryinformers "k8s.io/client-go/informers/discovery/v1"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
 	"k8s.io/utils/ptr"
@@ -60,12 +56,10 @@ type discovery struct {
 	Changed chan struct{}
 }
 
-func newDiscovery(client kubernetes.Interface, namespace, service string) (*discovery, error) {
-	selector := labels.Set{discoveryv1.LabelServiceName: service}.String()
+func newDiscovery(slices cache.ListerWatcher) (*discovery, error) {
 	d := &discovery{
-		informer: discoveryinformers.NewFilteredEndpointSliceInformer(client, namespace, 0, nil,
-			func(o *metav1.ListOptions) { o.LabelSelector = selector }),
-		Changed: make(chan struct{}, 1),
+		informer: cache.NewSharedIndexInformer(slices, &discoveryv1.EndpointSlice{}, 0, nil),
+		Changed:  make(chan struct{}, 1),
 	}
 	_, err := d.informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
 		AddFunc:    func(any) { d.notify() },
