@@ -37,7 +37,7 @@ func TestTwoAgentsMeasureEachOther(t *testing.T) {
 		o := testOptions()
 		o.NodeName, o.BindAddress, o.HTTPPort, o.ProbePort = node, address.String(), port, port
 		o.Interval, o.Window, o.SampleStream = 200*ms, time.Minute, true
-		a, err := New(o, "v1.2.3", client)
+		a, err := New(o, "v1.2.3", slicesOf(client))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -116,7 +116,7 @@ func TestAnAgentWhosePortIsTakenSaysSo(t *testing.T) {
 	o.BindAddress = "127.0.0.1"
 	o.HTTPPort, _ = strconv.Atoi(port)
 	o.ProbePort = freePort(t, map[string]netip.Addr{"": netip.MustParseAddr("127.0.0.1")})
-	a, err := New(o, "v1.2.3", fake.NewClientset())
+	a, err := New(o, "v1.2.3", slicesOf(fake.NewClientset()))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -90,6 +90,17 @@ func (r *Reflector) Counters() ReflectorCounters {
 	return c
 }
 
+// Sources is the number of addresses that have sent a request since then, as
+// far as they are remembered.
+func (r *Reflector) Sources(since time.Time) (n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for e := r.sources.root.older; e != &r.sources.root && !e.value.at.Before(since); e = e.older {
+		n++
+	}
+	return n
+}
+
 // answer returns the reply to a request that came at t2, without its T3, and
 // what transmitted wants to know when the reply has left. ok is false if the
 // request is refused.
