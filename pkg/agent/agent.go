@@ -141,28 +141,24 @@ type runner interface {
 // on the ladder takes its place.
 func (a *Agent) open(ctx context.Context) (engines []runner, err error) {
 	logger := klog.FromContext(ctx)
-	udp, err := a.openUDP(ctx)
+	udp, err := a.openMethod(ctx, probe.MethodUDP)
 	if err != nil {
 		return nil, err
 	}
 	engines = append(engines, udp)
 	for _, name := range a.options.Methods {
-		var opened runner
-		switch method := probe.Method(name); method {
-		case probe.MethodUDP:
-			opened = udp
-		default:
-			err = fmt.Errorf("method %q is not known", name)
+		method := probe.Method(name)
+		e, err := udp, error(nil)
+		if method != probe.MethodUDP {
+			if e, err = a.openMethod(ctx, method); err == nil {
+				engines = append(engines, e)
+			}
 		}
 		if err != nil {
-			logger.Info("A method of probing is not to be had here and is left out", "method", name, "reason", err)
-			err = nil
+			logger.Error(err, "A method of probing is not to be had here and is left out", "method", method)
 			continue
 		}
-		if opened != runner(udp) {
-			engines = append(engines, opened)
-		}
-		a.ways = append(a.ways, way{method: probe.Method(name), engine: opened})
+		a.ways = append(a.ways, way{method: method, engine: e})
 	}
 	if len(a.ways) == 0 {
 		return engines, fmt.Errorf("none of --methods %s is to be had on this system", strings.Join(a.options.Methods, ","))
@@ -171,23 +167,42 @@ func (a *Agent) open(ctx context.Context) (engines []runner, err error) {
 	return engines, nil
 }
 
-// openUDP opens the socket that probes leave from and are answered at.
-func (a *Agent) openUDP(ctx context.Context) (*probe.UDP, error) {
+// openMethod opens the engine of a method.
+func (a *Agent) openMethod(ctx context.Context, method probe.Method) (runner, error) {
 	logger := klog.FromContext(ctx)
-	address := netip.AddrPortFrom(a.own, uint16(a.options.ProbePort))
-	engine, err := probe.ListenUDP(ctx, address, probe.UDPOptions{
-		Timeout: a.options.Timeout,
-		// A sample waits for the kernel's stamp of its reply, which the next
-		// reply brings. For the last of a burst that is the next round, which
-		// may be late by jitter, growth of the interval, or a lost first probe.
-		Hold:      2 * a.options.Interval,
-		Reflector: a.reflector,
-		Outcome:   func(o probe.Outcome) { a.outcome(logger, probe.MethodUDP, o) },
-	})
-	if err != nil {
-		return nil, fmt.Errorf("open the probe socket on %s: %w", address, err)
+	outcome := func(o probe.Outcome) { a.outcome(logger, method, o) }
+	switch method {
+	case probe.MethodUDP:
+		address := netip.AddrPortFrom(a.own, uint16(a.options.ProbePort))
+		udp, err := probe.ListenUDP(ctx, address, probe.UDPOptions{
+			Timeout: a.options.Timeout,
+			// A sample waits for the kernel's stamp of its reply, which the
+			// next reply brings. For the last of a burst that is the next
+			// round, which may be late by jitter, growth of the interval, or a
+			// lost first probe.
+			Hold:      2 * a.options.Interval,
+			Reflector: a.reflector,
+			Outcome:   outcome,
+		})
+		if err != nil {
+			return nil, fmt.Errorf("open the probe socket on %s: %w", address, err)
+		}
+		return udp, nil
+	case probe.MethodTCP:
+		return opened(probe.OpenTCP(ctx, a.own, probe.TCPOptions{Timeout: a.options.Timeout, Outcome: outcome}))
+	case probe.MethodPortable:
+		return opened(probe.OpenPortable(ctx, a.own, probe.PortableOptions{Timeout: a.options.Timeout, Outcome: outcome}))
+	default:
+		return nil, fmt.Errorf("method %q is not known", method)
 	}
-	return engine, nil
+}
+
+// opened is an engine that was opened, and no engine at all when it was not.
+func opened[E runner](e E, err error) (runner, error) {
+	if err != nil {
+		return nil, err
+	}
+	return e, nil
 }
 
 // collect shows what the engines, the reflector and the plan count themselves.
@@ -301,7 +316,7 @@ func (a *Agent) queue(to *pair, p packet) {
 	for i := range a.ways {
 		if w := &a.ways[i]; w.method == method {
 			size := probe.MinSize
-			if p.full && a.options.FullSize > size {
+			if p.full && a.options.FullSize > size && method != probe.MethodTCP { // SYNs have one size
 				size = a.options.FullSize
 			}
 			w.probes = append(w.probes, probe.Probe{Peer: to.peer.address(method), Size: size, Tag: p.burst})
