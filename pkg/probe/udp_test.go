@@ -162,7 +162,7 @@ func TestOneSocketProbesAndReflectsAtTheSameTime(t *testing.T) {
 func TestABurstThatWaitedInTheSocketIsAnsweredWithTheStampsOfItsReplies(t *testing.T) {
 	onLinux(t)
 	reflector := open(t, loopback4, UDPOptions{Reflector: NewReflector(ReflectorOptions{})})
-	prober := start(t, loopback4, UDPOptions{})
+	prober := start(t, loopback4, UDPOptions{Ports: 1})
 	const burst = 10
 	for i := range uint64(burst) {
 		prober.send(t, reflector.LocalAddr(), i)
@@ -217,6 +217,100 @@ func TestSendRefusesWhatCannotBeProbed(t *testing.T) {
 	}
 	if err := u.Send(Probe{Peer: peerA, Size: MinSize}); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("after the end: error %v, want %v", err, net.ErrClosed)
+	}
+}
+
+// Every third packet cannot be sent; each fails alone.
+func TestABatchIsSentButForThoseThatFail(t *testing.T) {
+	onLinux(t)
+	for name, count := range map[string]func(*UDP){"numbered by us": func(*UDP) {}, "counted by the kernel": countByKernel} {
+		t.Run(name, func(t *testing.T) {
+			reflector := start(t, loopback4, UDPOptions{Reflector: unlimited()})
+			prober := start(t, loopback4, UDPOptions{Timeout: 5 * time.Second, Hold: 50 * time.Millisecond})
+			count(prober.UDP)
+			broadcast := netip.MustParseAddrPort("255.255.255.255:1")
+			var probes []Probe
+			var wantFailed, wantSampled []uint64
+			for i := range uint64(200) {
+				p := Probe{Peer: reflector.LocalAddr(), Size: MinSize, Tag: i}
+				switch {
+				case i%3 == 1 && i%2 == 0:
+					p.Peer = broadcast // refused by the kernel
+				case i%3 == 1:
+					p.Size = 1 // refused before
+				}
+				if probes = append(probes, p); i%3 == 1 {
+					wantFailed = append(wantFailed, i)
+				} else {
+					wantSampled = append(wantSampled, i)
+				}
+			}
+			var failed, sampled []uint64
+			prober.SendBatch(probes, func(i int, err error) { failed = append(failed, uint64(i)) })
+			for range wantSampled {
+				o := prober.next(t)
+				if o.Lost || o.Discarded || o.RTT <= 0 {
+					t.Fatalf("outcome is %+v, want a sample", o)
+				}
+				sampled = append(sampled, o.Tag)
+			}
+			slices.Sort(failed)
+			slices.Sort(sampled)
+			if diff := cmp.Diff(wantFailed, failed); diff != "" {
+				t.Errorf("packets that failed (-want +got):\n%s", diff)
+			}
+			if diff := cmp.Diff(wantSampled, sampled); diff != "" {
+				t.Errorf("packets with a sample (-want +got):\n%s", diff)
+			}
+			if c := prober.Counters(); c.Missing["t1"] != 0 || c.Missing["t4"] != 0 {
+				t.Errorf("stamps of the prober are missing: %v", c.Missing)
+			}
+		})
+	}
+}
+
+func TestPacketsOfOneSessionInABatchAreSamplesByKernelStamps(t *testing.T) {
+	onLinux(t)
+	reflector := start(t, loopback4, UDPOptions{Reflector: unlimited()})
+	prober := start(t, loopback4, UDPOptions{})
+	probes := make([]Probe, 100)
+	for i := range probes {
+		probes[i] = Probe{Peer: reflector.LocalAddr(), Size: MinSize}
+	}
+	prober.SendBatch(probes, func(i int, err error) { t.Errorf("probe %d: %v", i, err) })
+	for range len(probes) - 1 {
+		wantKernel(t, prober.UDP, prober.next(t))
+	}
+}
+
+func TestBurstsLeaveFromDifferentPorts(t *testing.T) {
+	onLinux(t)
+	listener, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(loopback4))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	prober := start(t, loopback4, UDPOptions{})
+	var bursts [8]uint16
+	for i := range bursts {
+		for range 3 {
+			prober.send(t, listener.LocalAddr().(*net.UDPAddr).AddrPort(), uint64(i))
+			_, from, err := listener.ReadFromUDPAddrPort(make([]byte, MaxSize))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if bursts[i] != 0 && bursts[i] != from.Port() {
+				t.Errorf("burst %d left from ports %d and %d, want one", i, bursts[i], from.Port())
+			}
+			bursts[i] = from.Port()
+		}
+	}
+	if bursts[0] != prober.LocalAddr().Port() {
+		t.Errorf("the first burst left from port %d, want the prober's own, %d", bursts[0], prober.LocalAddr().Port())
+	}
+	slices.Sort(bursts[:])
+	if n := len(slices.Compact(bursts[:])); n != 4 {
+		t.Errorf("bursts left from %d ports, want 4", n)
 	}
 }
 
@@ -391,6 +485,7 @@ func TestListenUDPSaysWhatIsWrong(t *testing.T) {
 	}{
 		"no timeout":                   {loopback4, UDPOptions{}},
 		"a negative hold":              {loopback4, UDPOptions{Timeout: 1, Hold: -1}},
+		"too many ports":               {loopback4, UDPOptions{Timeout: 1, Ports: maxPorts + 1}},
 		"no address":                   {netip.AddrPort{}, UDPOptions{Timeout: 1}},
 		"a port in use":                {taken.LocalAddr(), UDPOptions{Timeout: 1}},
 		"an address of another's node": {netip.MustParseAddrPort("192.0.2.1:0"), UDPOptions{Timeout: 1}},
