@@ -271,9 +271,10 @@ func (e *engine) Run(ctx context.Context) error {
 	defer e.finish()
 	defer context.AfterFunc(ctx, func() { e.Close() })()
 
+	handle := e.handle // once, since it is allocated
 	next := time.Now().Add(e.tick)
 	for {
-		packets, err := e.sockets.receive(time.Until(next), e.handle)
+		packets, err := e.sockets.receive(next, handle)
 		if err != nil {
 			return fmt.Errorf("receive probes at %v: %w", e.local, err)
 		}
@@ -291,7 +292,7 @@ func (e *engine) Run(ctx context.Context) error {
 		e.mu.Unlock()
 		e.deliver()
 		if packets > 0 && e.Stamps == Kernel {
-			e.sockets.rest(rest)
+			time.Sleep(rest)
 		}
 	}
 }

@@ -35,13 +35,10 @@ const (
 )
 
 // sockets is what one engine receives on. They are used by system calls and
-// not through the runtime's poller: that takes an event which is only an error
-// (POLLERR, a transmit stamp) for a broken descriptor when the send buffer is
-// full (runtime/netpoll_epoll.go, setEventErr).
+// not through the runtime's poller; see waiter.
 type sockets struct {
-	all   []*socket
-	event int           // an eventfd that ends a wait
-	polls []unix.PollFd // event, then one for each socket
+	*waiter
+	all []*socket
 
 	in        *messages
 	datagrams [batch]datagram
@@ -68,21 +65,23 @@ func listen(_ context.Context, over transport, addr netip.AddrPort, ports int) (
 	if !addr.IsValid() {
 		return nil, errors.New("address is not valid")
 	}
-	event, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
-	if err != nil {
-		return nil, fmt.Errorf("eventfd: %w", err)
-	}
-	s := &sockets{event: event, polls: []unix.PollFd{{Fd: int32(event), Events: unix.POLLIN}}, in: newMessages(packetRoom + 1)}
+	s := &sockets{in: newMessages(packetRoom + 1)}
+	var fds []int
 	for range ports {
 		one, err := newSocket(over, addr)
 		if err != nil {
 			s.close()
 			return nil, err
 		}
-		s.all = append(s.all, one)
-		s.polls = append(s.polls, unix.PollFd{Fd: int32(one.fd), Events: unix.POLLIN})
+		s.all, fds = append(s.all, one), append(fds, one.fd)
 		addr = netip.AddrPortFrom(addr.Addr(), 0)
 	}
+	w, err := newWaiter(fds)
+	if err != nil {
+		s.close()
+		return nil, err
+	}
+	s.waiter = w
 	return s, nil
 }
 
@@ -185,30 +184,18 @@ func as4(a netip.Addr) [4]byte {
 	return [4]byte{}
 }
 
-// poll waits until one of the descriptors has something, at most for the given
-// time.
-func poll(fds []unix.PollFd, wait time.Duration) error {
-	milliseconds := int(max(0, (wait+time.Millisecond-1)/time.Millisecond))
-	if _, err := unix.Poll(fds, milliseconds); err != nil && err != unix.EINTR {
-		return fmt.Errorf("poll: %w", err)
-	}
-	return nil
-}
-
-// receive waits for packets, at most for the given time, hands over all that
-// there are, and says how many. It returns none when the time is up or on wake.
-func (s *sockets) receive(wait time.Duration, handle func(*socket, []datagram, reading)) (packets int, err error) {
-	for i := range s.polls {
-		s.polls[i].Revents = 0 // poll leaves them as they are if it is interrupted
-	}
-	if err := poll(s.polls, wait); err != nil {
+// receive waits for packets until the deadline, hands over all that there are,
+// and says how many. It returns none when the time is up or on wake.
+func (s *sockets) receive(deadline time.Time, handle func(*socket, []datagram, reading)) (packets int, err error) {
+	events, err := s.wait(deadline)
+	if err != nil {
 		return 0, err
 	}
-	for i, one := range s.all {
-		if s.polls[i+1].Revents == 0 {
+	for _, e := range events {
+		if e.Fd == woken {
 			continue
 		}
-		n, err := s.read(one, handle)
+		n, err := s.read(s.all[e.Fd], handle)
 		if err != nil {
 			return 0, err
 		}
@@ -240,19 +227,10 @@ func (s *sockets) read(one *socket, handle func(*socket, []datagram, reading)) (
 	return packets, nil
 }
 
-// rest waits for the given time, or for wake.
-func (s *sockets) rest(d time.Duration) {
-	_ = poll(s.polls[:1], d)
-}
-
-// wake ends a receive or rest that waits, and all that come after.
-func (s *sockets) wake() {
-	one := [8]byte{1}
-	_, _ = unix.Write(s.event, one[:])
-}
-
 func (s *sockets) close() error {
-	unix.Close(s.event)
+	if s.waiter != nil {
+		s.waiter.close()
+	}
 	var err error
 	for _, one := range s.all {
 		err = errors.Join(err, one.close())

@@ -2,9 +2,11 @@ package probe
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 )
 
@@ -69,10 +71,51 @@ func skipNumber(t *testing.T, u *UDP) {
 	}
 }
 
-func wantKernel(t *testing.T, u *UDP, o Outcome) {
-	t.Helper()
-	if o.Lost || o.Discarded || o.Stamps != Kernel {
-		t.Fatalf("outcome is %+v, want a sample by kernel stamps; counters: %+v", o, u.Counters())
+// Every third packet cannot be sent; each fails alone.
+func TestABatchIsSentButForThoseThatFail(t *testing.T) {
+	for name, count := range map[string]func(*UDP){"numbered by us": func(*UDP) {}, "counted by the kernel": countByKernel} {
+		t.Run(name, func(t *testing.T) {
+			reflector := start(t, loopback4, UDPOptions{Reflector: unlimited()})
+			prober := start(t, loopback4, UDPOptions{Timeout: 5 * time.Second, Hold: 50 * time.Millisecond, Ports: defaultPorts})
+			count(prober.UDP)
+			broadcast := netip.MustParseAddrPort("255.255.255.255:1")
+			var probes []Probe
+			var wantFailed, wantSampled []uint64
+			for i := range uint64(200) {
+				p := Probe{Peer: reflector.LocalAddr(), Size: MinSize, Tag: i}
+				switch {
+				case i%3 == 1 && i%2 == 0:
+					p.Peer = broadcast // refused by the kernel
+				case i%3 == 1:
+					p.Size = 1 // refused before
+				}
+				if probes = append(probes, p); i%3 == 1 {
+					wantFailed = append(wantFailed, i)
+				} else {
+					wantSampled = append(wantSampled, i)
+				}
+			}
+			var failed, sampled []uint64
+			prober.SendBatch(probes, func(i int, err error) { failed = append(failed, uint64(i)) })
+			for range wantSampled {
+				o := prober.next(t)
+				if o.Lost || o.Discarded || o.RTT <= 0 {
+					t.Fatalf("outcome is %+v, want a sample", o)
+				}
+				sampled = append(sampled, o.Tag)
+			}
+			slices.Sort(failed)
+			slices.Sort(sampled)
+			if diff := cmp.Diff(wantFailed, failed); diff != "" {
+				t.Errorf("packets that failed (-want +got):\n%s", diff)
+			}
+			if diff := cmp.Diff(wantSampled, sampled); diff != "" {
+				t.Errorf("packets with a sample (-want +got):\n%s", diff)
+			}
+			if c := prober.Counters(); c.Missing["t1"] != 0 || c.Missing["t4"] != 0 {
+				t.Errorf("stamps of the prober are missing: %v", c.Missing)
+			}
+		})
 	}
 }
 

@@ -60,9 +60,9 @@ func listen(ctx context.Context, over transport, addr netip.AddrPort, _ int) (*s
 	}}}, nil
 }
 
-func (s *sockets) receive(wait time.Duration, handle func(*socket, []datagram, reading)) (int, error) {
+func (s *sockets) receive(deadline time.Time, handle func(*socket, []datagram, reading)) (int, error) {
 	conn := s.all[0].conn
-	if err := conn.SetReadDeadline(time.Now().Add(wait)); err != nil {
+	if err := conn.SetReadDeadline(deadline); err != nil {
 		return 0, err
 	}
 	if s.woken.Load() {
@@ -80,8 +80,6 @@ func (s *sockets) receive(wait time.Duration, handle func(*socket, []datagram, r
 	handle(s.all[0], s.datagrams[:], now)
 	return 1, nil
 }
-
-func (s *sockets) rest(time.Duration) {}
 
 func (s *sockets) wake() {
 	s.woken.Store(true)

@@ -39,6 +39,9 @@ func open(tb testing.TB, addr netip.AddrPort, options UDPOptions) *station {
 	if options.Timeout == 0 {
 		options.Timeout, options.Hold = 2*time.Second, time.Minute
 	}
+	if options.Ports == 0 {
+		options.Ports = 1 // most tests have packets to one peer under way with many tags
+	}
 	options.Outcome = func(o Outcome) { s.outcomes <- o }
 	u, err := ListenUDP(tb.Context(), addr, options)
 	if err != nil {
@@ -113,6 +116,13 @@ func probeInTurn(tb testing.TB, s *station, to netip.AddrPort, packets int) []Ou
 	return all
 }
 
+func wantKernel(t *testing.T, u *UDP, o Outcome) {
+	t.Helper()
+	if o.Lost || o.Discarded || o.Stamps != Kernel {
+		t.Fatalf("outcome is %+v, want a sample by kernel stamps; counters: %+v", o, u.Counters())
+	}
+}
+
 func wantKernelSamples(t *testing.T, all []Outcome) {
 	t.Helper()
 	for i, o := range all {
@@ -162,7 +172,7 @@ func TestOneSocketProbesAndReflectsAtTheSameTime(t *testing.T) {
 func TestABurstThatWaitedInTheSocketIsAnsweredWithTheStampsOfItsReplies(t *testing.T) {
 	onLinux(t)
 	reflector := open(t, loopback4, UDPOptions{Reflector: NewReflector(ReflectorOptions{})})
-	prober := start(t, loopback4, UDPOptions{Ports: 1})
+	prober := start(t, loopback4, UDPOptions{})
 	const burst = 10
 	for i := range uint64(burst) {
 		prober.send(t, reflector.LocalAddr(), i)
@@ -220,55 +230,6 @@ func TestSendRefusesWhatCannotBeProbed(t *testing.T) {
 	}
 }
 
-// Every third packet cannot be sent; each fails alone.
-func TestABatchIsSentButForThoseThatFail(t *testing.T) {
-	onLinux(t)
-	for name, count := range map[string]func(*UDP){"numbered by us": func(*UDP) {}, "counted by the kernel": countByKernel} {
-		t.Run(name, func(t *testing.T) {
-			reflector := start(t, loopback4, UDPOptions{Reflector: unlimited()})
-			prober := start(t, loopback4, UDPOptions{Timeout: 5 * time.Second, Hold: 50 * time.Millisecond})
-			count(prober.UDP)
-			broadcast := netip.MustParseAddrPort("255.255.255.255:1")
-			var probes []Probe
-			var wantFailed, wantSampled []uint64
-			for i := range uint64(200) {
-				p := Probe{Peer: reflector.LocalAddr(), Size: MinSize, Tag: i}
-				switch {
-				case i%3 == 1 && i%2 == 0:
-					p.Peer = broadcast // refused by the kernel
-				case i%3 == 1:
-					p.Size = 1 // refused before
-				}
-				if probes = append(probes, p); i%3 == 1 {
-					wantFailed = append(wantFailed, i)
-				} else {
-					wantSampled = append(wantSampled, i)
-				}
-			}
-			var failed, sampled []uint64
-			prober.SendBatch(probes, func(i int, err error) { failed = append(failed, uint64(i)) })
-			for range wantSampled {
-				o := prober.next(t)
-				if o.Lost || o.Discarded || o.RTT <= 0 {
-					t.Fatalf("outcome is %+v, want a sample", o)
-				}
-				sampled = append(sampled, o.Tag)
-			}
-			slices.Sort(failed)
-			slices.Sort(sampled)
-			if diff := cmp.Diff(wantFailed, failed); diff != "" {
-				t.Errorf("packets that failed (-want +got):\n%s", diff)
-			}
-			if diff := cmp.Diff(wantSampled, sampled); diff != "" {
-				t.Errorf("packets with a sample (-want +got):\n%s", diff)
-			}
-			if c := prober.Counters(); c.Missing["t1"] != 0 || c.Missing["t4"] != 0 {
-				t.Errorf("stamps of the prober are missing: %v", c.Missing)
-			}
-		})
-	}
-}
-
 func TestPacketsOfOneSessionInABatchAreSamplesByKernelStamps(t *testing.T) {
 	onLinux(t)
 	reflector := start(t, loopback4, UDPOptions{Reflector: unlimited()})
@@ -290,7 +251,7 @@ func TestBurstsLeaveFromDifferentPorts(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer listener.Close()
-	prober := start(t, loopback4, UDPOptions{})
+	prober := start(t, loopback4, UDPOptions{Ports: defaultPorts})
 	var bursts [8]uint16
 	for i := range bursts {
 		for range 3 {
@@ -311,6 +272,21 @@ func TestBurstsLeaveFromDifferentPorts(t *testing.T) {
 	slices.Sort(bursts[:])
 	if n := len(slices.Compact(bursts[:])); n != 4 {
 		t.Errorf("bursts left from %d ports, want 4", n)
+	}
+}
+
+func TestASampleHasTheStampThatTheNextBurstBringsToAnotherPort(t *testing.T) {
+	onLinux(t)
+	reflector := start(t, loopback4, UDPOptions{Reflector: unlimited()})
+	prober := start(t, loopback4, UDPOptions{Ports: defaultPorts})
+	const bursts = 10
+	for burst := range uint64(bursts) {
+		prober.send(t, reflector.LocalAddr(), burst)
+		if burst > 0 {
+			wantKernel(t, prober.UDP, prober.next(t)) // the last of the burst before
+		}
+		prober.send(t, reflector.LocalAddr(), burst)
+		wantKernel(t, prober.UDP, prober.next(t))
 	}
 }
 
