@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -189,13 +190,17 @@ var (
 	lostNetworks = []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("2001:db8::/64")}
 )
 
-const farPort = 9465
+const (
+	farPort     = 9465
+	farHTTPPort = 8080
+)
 
 // farConfig is what a far process does beside answering.
 type farConfig struct {
 	// Target is sent PerSecond requests from the addresses of as many peers.
 	Target    netip.AddrPort
 	PerSecond int
+	HTTP      bool // answer GET /ping
 }
 
 // startFar makes the far namespace, with a process that reflects probes of all
@@ -309,6 +314,16 @@ func beFar(data []byte, results *json.Encoder) error {
 			return err
 		}
 		go u.Run(context.Background())
+	}
+	if config.HTTP {
+		listener, err := net.Listen("tcp", fmt.Sprintf(":%d", farHTTPPort))
+		if err != nil {
+			return err
+		}
+		go http.Serve(listener, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			_, _ = io.WriteString(w, `{"boot_time":"2026-01-01T00:00:00.000Z"}`)
+		}))
 	}
 	if err := results.Encode(true); err != nil {
 		return err
