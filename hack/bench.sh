@@ -19,6 +19,7 @@ fi
 packages=(pkg/probe pkg/exposition pkg/placement pkg/plugins/netlatency)
 benchmarks=(
 	'^Benchmark(UDP|User)RoundTrip$'
+	'^Benchmark(Load|Accuracy)$'
 	'^Benchmark(Encode|Decode|DecodeByExpfmt)$/^(protobuf|text)$/^1000$'
 	'^Benchmark(CostsOfAllNodes|Latencies)$/^5000nodes$/^10replicas$'
 	'^BenchmarkCycle$/^(1000|5000)nodes$/^10targets$/^(warm|target-moved)$'
