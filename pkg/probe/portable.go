@@ -161,6 +161,13 @@ func (p *Portable) Send(probe Probe) error {
 	return nil
 }
 
+// SendBatch sends probes now and does not block. It calls failed with the index
+// of each that was not sent, and why; as with Send those have no Outcome, and
+// all others exactly one.
+func (p *Portable) SendBatch(probes []Probe, failed func(i int, err error)) {
+	sendEach(p.Send, probes, failed)
+}
+
 // reachable says whether the kernel has a way to the peer, by connecting a
 // socket of datagrams, which sends nothing. Where a route prohibits it pro-bing
 // (v0.8.0, sendICMP) takes the peer for a broadcast address and tries for ever.

@@ -189,6 +189,22 @@ func (t *TCP) Send(p Probe) error {
 	return nil
 }
 
+// SendBatch sends probes now and does not block. It calls failed with the index
+// of each that was not sent, and why; as with Send those have no Outcome, and
+// all others exactly one.
+func (t *TCP) SendBatch(probes []Probe, failed func(i int, err error)) {
+	sendEach(t.Send, probes, failed)
+}
+
+// sendEach is the batch of a method that has nothing to gain from one.
+func sendEach(send func(Probe) error, probes []Probe, failed func(i int, err error)) {
+	for i, p := range probes {
+		if err := send(p); err != nil {
+			failed(i, err)
+		}
+	}
+}
+
 // Forget drops what is under way to a peer that is gone. It is Discarded, by
 // Run and soon.
 func (t *TCP) Forget(peer netip.AddrPort) {

@@ -275,6 +275,26 @@ func TestManyProbesAreUnderWayAtOnce(t *testing.T) {
 	}
 }
 
+func TestABatchNamesTheProbesThatWereNotSent(t *testing.T) {
+	peer := listenTCP(t, loopback4, nil)
+	prober := startTCP(t, loopback4.Addr(), TCPOptions{})
+	var failures []int
+	prober.SendBatch([]Probe{{Peer: peer}, {Tag: 1}, {Peer: peer, Tag: 2}, {Tag: 3}}, func(i int, err error) {
+		failures = append(failures, i)
+		if err == nil {
+			t.Errorf("probe %d failed without an error", i)
+		}
+	})
+	if !slices.Equal(failures, []int{1, 3}) {
+		t.Errorf("probes %v were not sent, want 1 and 3", failures)
+	}
+	for range 2 {
+		if o := prober.next(t); o.Tag%2 != 0 || o.Lost || o.Discarded {
+			t.Errorf("outcome is %+v, want samples of probes 0 and 2", o)
+		}
+	}
+}
+
 // An agent that was stopped for a while must not take for late what was
 // answered in time.
 func TestAConnectThatWasAnsweredInTimeIsASampleWhenItIsSeenLate(t *testing.T) {
