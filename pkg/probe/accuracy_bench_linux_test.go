@@ -51,7 +51,7 @@ var others = []string{"probing-raw", "probing-datagram", "http"}
 // namespaces, in circumstances that a prober meets: for each method the p50,
 // p99, p99.9 and maximum of the difference to the floor. The floor is the
 // median of what kernel stamps say of the same link when nothing else runs:
-// udp4 and udp6 have their own, echoes that of icmp4, by whomever they are
+// ours have their own, echoes that of icmp4, by whomever they are
 // measured, and HTTP that of udp4. All methods measure at the same time.
 func BenchmarkAccuracy(b *testing.B) {
 	hasICMP(b)
@@ -212,19 +212,22 @@ func makeGarbage(done *atomic.Bool) {
 	}
 }
 
-// accuracyOfOurs has the four engines that an agent of a cluster with both
-// families could have.
+// accuracyOfOurs has the engines that an agent of a cluster with both families
+// could have.
 func accuracyOfOurs(config accuracyConfig) (roundTrips, error) {
 	var mu sync.Mutex
 	results, ended := make(roundTrips), false
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	type prober struct {
-		engine *engine
-		peer   netip.AddrPort
+		engine interface {
+			Send(Probe) error
+			Run(context.Context) error
+		}
+		peer netip.AddrPort
 	}
 	probers := make(map[string]prober)
-	for _, name := range []string{"udp4", "udp6", "icmp4", "icmp6"} {
+	for _, name := range []string{"udp4", "udp6", "icmp4", "icmp6", "tcp4", "tcp6"} {
 		near, far := near4.Addr(), far4.Addr()
 		if name[len(name)-1] == '6' {
 			near, far = near6.Addr(), far6.Addr()
@@ -237,22 +240,22 @@ func accuracyOfOurs(config accuracyConfig) (roundTrips, error) {
 				results[name] = append(results[name], o.RTT)
 			}
 		}
-		var e *engine
-		if name[0] == 'u' {
-			u, err := ListenUDP(ctx, netip.AddrPortFrom(near, 0), UDPOptions{Timeout: time.Second, Hold: time.Second, Outcome: outcome})
-			if err != nil {
-				return nil, err
-			}
-			e = u.engine
-		} else {
-			c, err := ListenICMP(ctx, near, ICMPOptions{Timeout: time.Second, Outcome: outcome})
-			if err != nil {
-				return nil, err
-			}
-			e = c.engine
+		p := prober{peer: netip.AddrPortFrom(far, farPort)}
+		var err error
+		switch name[0] {
+		case 'u':
+			p.engine, err = ListenUDP(ctx, netip.AddrPortFrom(near, 0), UDPOptions{Timeout: time.Second, Hold: time.Second, Outcome: outcome})
+		case 'i':
+			p.engine, err = ListenICMP(ctx, near, ICMPOptions{Timeout: time.Second, Outcome: outcome})
+		case 't':
+			p.peer = netip.AddrPortFrom(far, farHTTPPort)
+			p.engine, err = OpenTCP(ctx, near, TCPOptions{Timeout: time.Second, Outcome: outcome})
 		}
-		go func() { _ = e.Run(ctx) }()
-		probers[name] = prober{e, netip.AddrPortFrom(far, farPort)}
+		if err != nil {
+			return nil, err
+		}
+		go func() { _ = p.engine.Run(ctx) }()
+		probers[name] = p
 	}
 	err := every(config, func(i int) error {
 		for _, p := range probers {
