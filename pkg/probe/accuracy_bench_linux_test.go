@@ -51,8 +51,8 @@ var others = []string{"probing-raw", "probing-datagram", "http"}
 // namespaces, in circumstances that a prober meets: for each method the p50,
 // p99, p99.9 and maximum of the difference to the floor. The floor is the
 // median of what kernel stamps say of the same link when nothing else runs:
-// ours have their own, echoes that of icmp4, by whomever they are
-// measured, and HTTP that of udp4. All methods measure at the same time.
+// ours have their own, echoes by others that of icmp4, and HTTP that of udp4.
+// All methods measure at the same time.
 func BenchmarkAccuracy(b *testing.B) {
 	hasICMP(b)
 	startFar(b, farConfig{HTTP: true})
