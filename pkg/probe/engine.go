@@ -21,8 +21,8 @@ const (
 	// read some, where the kernel stamps them. What it costs to wake is shared
 	// by all that come meanwhile. The reflector's part in a round trip is
 	// longer by as much, and subtracted: between clocks that differ by 100 ppm
-	// 3 ms are 0.3 µs.
-	rest = 3 * time.Millisecond
+	// 4 ms are 0.4 µs.
+	rest = 4 * time.Millisecond
 )
 
 // engine is what the methods over datagrams have in common: the sockets, whose

@@ -160,15 +160,13 @@ func (s *socket) setUp(over transport, domain int, addr netip.AddrPort) error {
 	case *unix.SockaddrInet6:
 		s.local = netip.AddrPortFrom(netip.AddrFrom16(b.Addr), uint16(b.Port))
 	}
-	if s.unstamped != nil {
-		return nil
-	}
-	switch over {
-	case overUDP:
+	switch {
+	case s.unstamped != nil:
+	case over == overUDP:
 		if tx, err := openSender(s.fd, domain, bound); err == nil {
 			s.tx = tx
 		}
-	case overICMP:
+	case over == overICMP:
 		if rx, err := openEchoReceiver(s.fd, domain, bound); err == nil {
 			s.fd = rx
 		}
