@@ -175,22 +175,26 @@ func (e *Estimator) To(peer string, nodes Places, into []Estimate) []Estimate {
 		}
 		return into
 	}
-	// What was measured, by place: what the nodes measured of the peer, and
-	// over what the peer measured of them.
-	measured := make([]Estimate, len(e.links.names))
-	for from, to := e.links.out.row(j); from < to; from++ {
-		measured[e.links.out.peer[from]] = e.links.out.estimate(from, Reverse)
+	// Where what was measured is, one further than its place: in links.in what
+	// the nodes measured of the peer, in links.out, below 0, what the peer
+	// measured of them.
+	in, out := &e.links.in, &e.links.out
+	measured := make([]int32, len(e.links.names))
+	for at, end := out.row(j); at < end; at++ {
+		measured[out.peer[at]] = -at - 1
 	}
-	for from, to := e.links.in.row(j); from < to; from++ {
-		measured[e.links.in.peer[from]] = e.links.in.estimate(from, Measured)
+	for at, end := in.row(j); at < end; at++ {
+		measured[in.peer[at]] = at + 1
 	}
 	for k, i := range nodes.at {
 		switch {
 		case i == j:
 			estimates[k].Basis = Local
 		case i < 0:
-		case measured[i].Basis != Unknown:
-			estimates[k] = measured[i]
+		case measured[i] > 0:
+			estimates[k] = in.estimate(measured[i]-1, Measured)
+		case measured[i] < 0:
+			estimates[k] = out.estimate(-measured[i]-1, Reverse)
 		default:
 			estimates[k] = e.model.answer(i, j)
 		}
