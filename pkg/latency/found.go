@@ -31,12 +31,13 @@ type search struct {
 	hash  []uint64
 	// Scratch space: by node, by node, by link.
 	u, v, residual []float64
+	movable        []bool // by node: it has no labels
 }
 
 func newSearch(links, held *adjacency, hash []uint64) *search {
 	return &search{
 		links: links, held: held, hash: hash,
-		u: make([]float64, len(hash)), v: make([]float64, len(hash)), residual: make([]float64, len(links.value)),
+		u: make([]float64, len(hash)), v: make([]float64, len(hash)), residual: make([]float64, len(links.value)), movable: make([]bool, len(hash)),
 	}
 }
 
@@ -48,13 +49,26 @@ func (s *search) find(levels []level, seed uint64) ([]level, *blocks) {
 	b := fitBlocks(s.links, levels)
 	b.found = make([]bool, b.count)
 	b.found[pool] = true
+	for i, group := range b.of {
+		s.movable[i] = group == pool
+	}
+	if b.count > 1 {
+		// Nodes without labels may be in places that labels of others name.
+		same := b.level
+		same.parent = make([]int32, b.count)
+		for group := range same.parent {
+			same.parent[group] = int32(group)
+		}
+		same, b = s.settle(b, same, b.count)
+		levels = append(levels, same)
+	}
 	best, kept, fitted := s.heldError(b), len(levels), b
 	for {
 		next, ok := s.divide(b, seed)
 		if !ok || next.count > maxGroups {
 			break
 		}
-		next, b = s.settle(b, next)
+		next, b = s.settle(b, next, nearGroups)
 		levels = append(levels, next)
 		missed := s.heldError(b)
 		if missed > best*(1-leastGain) {
@@ -165,10 +179,10 @@ func (s *search) principal(b *blocks, nodes []int32, clip float64, seed uint64) 
 	}
 }
 
-// settle moves each node of a found group to the group, of those near its own,
-// that explains its links best, and values the blocks anew, until nothing
+// settle moves each node without labels to the group, of the nearest to its
+// own, that explains its links best, and values the blocks anew, until nothing
 // moves: Lloyd's iteration with medians instead of means.
-func (s *search) settle(before *blocks, next level) (level, *blocks) {
+func (s *search) settle(before *blocks, next level, nearest int) (level, *blocks) {
 	const iterations = 6
 	size := make([]int32, next.count)
 	for _, group := range next.of {
@@ -178,12 +192,12 @@ func (s *search) settle(before *blocks, next level) (level, *blocks) {
 	}
 	clip := before.clip(s.links, &next)
 	b := before.refined(s.links, next, false)
-	near := b.near()
+	near := b.near(nearest)
 	for range iterations {
 		moved := false
 		of := slices.Clone(next.of)
 		for i, own := range of {
-			if own < 0 || !next.found[own] || size[own] == 1 {
+			if !s.movable[i] || size[own] == 1 {
 				continue
 			}
 			best, least := own, s.unexplained(b, of, int32(i), own, clip)
@@ -220,27 +234,23 @@ func (s *search) unexplained(b *blocks, of []int32, i, group int32, clip float64
 	return sum
 }
 
-// near lists, for each found group, the found ones that are nearest to it and
-// those it was split from.
-func (b *blocks) near() [][]int32 {
+// near lists, for each group, as many others that are nearest to it, and those
+// it was split from.
+func (b *blocks) near(nearest int) [][]int32 {
 	near := make([][]int32, b.count)
 	for group := range near {
-		if !b.found[group] {
-			continue
-		}
 		row := b.value[group*b.count : (group+1)*b.count]
 		var kept, siblings []int32
 		for other := range int32(b.count) {
-			if !b.found[other] || int(other) == group {
-				continue
-			}
-			if b.parent[other] == b.parent[group] {
+			switch {
+			case int(other) == group || math.IsNaN(row[other]):
+			case b.parent[other] == b.parent[group]:
 				siblings = append(siblings, other)
-				continue
-			}
-			place, _ := slices.BinarySearchFunc(kept, row[other], func(k int32, v float64) int { return cmp.Compare(row[k], v) })
-			if place < nearGroups {
-				kept = slices.Insert(kept[:min(len(kept), nearGroups-1)], place, other)
+			default:
+				place, _ := slices.BinarySearchFunc(kept, row[other], func(k int32, v float64) int { return cmp.Compare(row[k], v) })
+				if place < nearest {
+					kept = slices.Insert(kept[:min(len(kept), nearest-1)], place, other)
+				}
 			}
 		}
 		near[group] = append(kept, siblings...)

@@ -166,6 +166,9 @@ func (b *blocks) refined(l *adjacency, next level, medians bool) *blocks {
 		first = next.parent == nil
 		clip  = math.Inf(1)
 	)
+	// A block has no prior in the first level, nor where only nodes that have
+	// changed their group since make it known.
+	fresh := func(p int) bool { return first || math.IsNaN(prior[p]) }
 	if !first {
 		clip = b.clip(l, &next)
 		for a, pa := range next.parent {
@@ -184,8 +187,13 @@ func (b *blocks) refined(l *adjacency, next level, medians bool) *blocks {
 	for i := range next.of {
 		for from, at := l.row(int32(i)); at > from && int(l.peer[at-1]) > i; at-- {
 			p := place(i, at-1)
-			residual[at-1] = l.value[at-1] - prior[p]
-			value[p] += clamp(residual[at-1], clip)
+			if fresh(p) {
+				residual[at-1] = l.value[at-1]
+				value[p] += residual[at-1]
+			} else {
+				residual[at-1] = l.value[at-1] - prior[p]
+				value[p] += clamp(residual[at-1], clip)
+			}
 			pairs[p]++
 		}
 	}
@@ -218,9 +226,9 @@ func (b *blocks) refined(l *adjacency, next level, medians bool) *blocks {
 			p := a*count + c
 			n := float64(pairs[p])
 			switch {
-			case first && n == 0:
+			case fresh(p) && n == 0:
 				value[p] = math.NaN()
-			case !first:
+			case !fresh(p):
 				value[p] = prior[p] + value[p]*n/(n+1)
 			}
 			value[c*count+a] = value[p]
