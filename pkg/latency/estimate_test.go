@@ -5,6 +5,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"testing"
 	"time"
 
@@ -208,7 +209,7 @@ func TestLabelsThatReachLessFarAreMadeUseOf(t *testing.T) {
 	// others of these providers.
 	var groups []latency.NodeGroup
 	for i := range 16 {
-		groups = append(groups, latency.NodeGroup{Provider: string(rune('a' + i/8)), Zone: fmt.Sprint(i % 2)})
+		groups = append(groups, latency.NodeGroup{Provider: string(rune('a' + i/8)), Zone: strconv.Itoa(i % 2)})
 	}
 	e, name := mesh(func(i, j int) time.Duration {
 		if i/8 != j/8 && i%2 == 1 && j%2 == 1 {
@@ -218,6 +219,17 @@ func TestLabelsThatReachLessFarAreMadeUseOf(t *testing.T) {
 	}, groups)
 	if got := e.Estimate(name(1), name(15)); got.Basis != latency.Group || got.Latency != 3*ms {
 		t.Errorf("got %v %v, want the providers' 3 ms", got.Basis, got.Latency)
+	}
+}
+
+func TestAProviderForEveryNodeIsNoProvider(t *testing.T) {
+	network := networks.Metro(1100, 1)
+	for _, name := range network.Names {
+		network.Groups[name] = latency.NodeGroup{Provider: name}
+	}
+	_, e := network.Sample(4, 1).Estimates()
+	if got := e.Estimate(network.Names[0], network.Names[1]); got.Basis == latency.Unknown {
+		t.Errorf("groups are not found for nodes that are labelled with their own names: %v", got.Basis)
 	}
 }
 
@@ -264,7 +276,7 @@ func TestEstimatesStayWithinReason(t *testing.T) {
 		for i := range names {
 			names[i] = fmt.Sprint("n", i)
 			if r.IntN(3) > 0 {
-				groups[names[i]] = latency.NodeGroup{Provider: fmt.Sprint(r.IntN(3)), Zone: fmt.Sprint(r.IntN(4))}
+				groups[names[i]] = latency.NodeGroup{Provider: strconv.Itoa(r.IntN(3)), Zone: strconv.Itoa(r.IntN(4))}
 			}
 		}
 		observed := make(map[latency.Pair]latency.Distribution)

@@ -41,9 +41,10 @@ func newSearch(links, held *adjacency, hash []uint64) *search {
 	}
 }
 
-// find divides pool, which is in the last of levels, and what comes of it in two over and over, and returns levels with the new
-// ones and the blocks of the last. It stops when the groups do not foresee the pairs that were held back
-// any better. The other groups stay as they are.
+// find divides pool, which is in the last of levels, and what comes of it, in
+// two over and over, and returns levels with the new ones and the blocks of the
+// last. It stops when the groups foresee the pairs that were held back no
+// better. Labelled groups are not divided: labels know best.
 func (s *search) find(levels []level, seed uint64) ([]level, *blocks) {
 	levels = slices.Clone(levels)
 	b := fitBlocks(s.links, levels)
@@ -79,7 +80,7 @@ func (s *search) find(levels []level, seed uint64) ([]level, *blocks) {
 	return levels[:kept], fitted
 }
 
-// heldError is the mean error, as a logarithm, on what was held back. A factor
+// heldError is the sum of errors, as logarithms, on what was held back. A factor
 // of e is as bad as it gets: beyond it, it matters no more how wrong.
 func (s *search) heldError(b *blocks) float64 {
 	var sum float64

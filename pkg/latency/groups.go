@@ -20,7 +20,8 @@ type level struct {
 func (v *level) isFound(i int32) bool { return v.found != nil && v.of[i] >= 0 && v.found[v.of[i]] }
 
 // maxGroups bounds the blocks, which are the square of it. Labels that tell
-// more groups apart are used only as far down as they stay below it.
+// more groups apart are made use of only as far down as they stay below it;
+// providers that are so many are names of nodes, and tell nothing.
 const maxGroups = 1024
 
 // pool is the group of the nodes without labels, before groups are found for
@@ -75,7 +76,10 @@ func labelled(l *links, groups map[string]NodeGroup) (levels []level, hasPool bo
 		if len(levels) > 0 && next.count == levels[len(levels)-1].count {
 			continue // it tells no more nodes apart
 		}
-		if len(levels) > 0 && next.count > maxGroups {
+		if next.count > maxGroups {
+			if len(levels) == 0 {
+				return labelled(l, nil)
+			}
 			break
 		}
 		levels = append(levels, next)

@@ -233,8 +233,8 @@ func (f *fit) spreads() {
 // that a node with few pairs, or in a noisy block, gets next to none
 // (Henderson, "Best linear unbiased estimation and prediction under a
 // selection model", Biometrics 31, 1975; the variance is found by the EM
-// algorithm). What is beyond three
-// deviations from the offset so far counts as that much.
+// algorithm). What is beyond three deviations from the offset so far counts as
+// that much.
 func (f *fit) offsets() {
 	const iterations = 8
 	weight, three := make([]float64, len(f.measured)), make([]float64, len(f.measured))

@@ -3,6 +3,7 @@ package networks
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -46,7 +47,7 @@ func Read(r io.Reader) (*Network, error) {
 	case err != nil:
 		return nil, fmt.Errorf("line %d: %w", len(n.RTT)+1, err)
 	case len(n.RTT) == 0:
-		return nil, fmt.Errorf("no lines")
+		return nil, errors.New("no lines")
 	case len(n.RTT) != len(n.RTT[0]):
 		return nil, fmt.Errorf("%d lines of %d values: want a square; is the file cut off?", len(n.RTT), len(n.RTT[0]))
 	}
