@@ -3,6 +3,7 @@ package latency
 import (
 	"cmp"
 	"iter"
+	"math"
 	"slices"
 	"time"
 )
@@ -47,6 +48,11 @@ type Hysteresis struct {
 	Statistic Statistic
 }
 
+// chanceBars is how many error bars of the mean, of both observations together,
+// a change may be chance. A bar is 1.6 deviations, but the deviation of few
+// samples of a heavy tail is itself underestimated.
+const chanceBars = 4
+
 // holds reports whether held goes on to stand for the pair although now was
 // observed.
 func (h Hysteresis) holds(held, now Distribution) bool {
@@ -57,7 +63,8 @@ func (h Hysteresis) holds(held, now Distribution) bool {
 	}
 	before, after := h.Statistic.Latency(held), h.Statistic.Latency(now)
 	moved := (after - before).Abs()
-	return float64(moved) <= h.Ratio*float64(before) || moved <= h.Floor
+	chance := chanceBars * math.Hypot(held.meanError(), now.meanError())
+	return float64(moved) <= h.Ratio*float64(before) || moved <= h.Floor || float64(moved) <= chance
 }
 
 // Next builds the matrix that follows m out of what was observed at the time
