@@ -19,10 +19,10 @@ else
 fi
 
 # Only what hack/bench compares; it says so if something is missing here.
-packages=(pkg/probe pkg/exposition pkg/placement pkg/plugins/netlatency)
+packages=(cmd/agent pkg/probe pkg/exposition pkg/placement pkg/plugins/netlatency)
 benchmarks=(
 	'^Benchmark(UDP|User)RoundTrip$'
-	'^Benchmark(Load|Accuracy)$'
+	'^Benchmark(Agent|Load|Accuracy)$'
 	'^Benchmark(Encode|Decode|DecodeByExpfmt)$/^(protobuf|text)$/^1000$'
 	'^Benchmark(CostsOfAllNodes|Latencies)$/^5000nodes$/^10replicas$'
 	'^BenchmarkCycle$/^(1000|5000)nodes$/^10targets$/^(warm|target-moved)$'

@@ -116,13 +116,41 @@ type contest struct {
 	needsControlGroups bool    // and is left out where they cannot be made
 }
 
-var udp, icmp, probing = []string{"udp4", "udp6"}, []string{"icmp4", "icmp6"}, []string{"probing-raw", "probing-datagram"}
+var udp, icmp, tcp, probing = []string{"udp4", "udp6"}, []string{"icmp4", "icmp6"}, []string{"tcp4", "tcp6"}, []string{"probing-raw", "probing-datagram"}
 
 // contests are the accuracy and the load of a prober. An error is the
 // difference to the median that kernel stamps say of the same link when it is
 // idle.
 func contests() []contest {
 	all := []contest{
+		{
+			name: "agent_cpu_cores_1000_peers_1hz", benchmark: "agent.Agent", ours: []string{"cores"}, theirs: []string{"cores"},
+			theirIn: "probe.Load/probing", unit: "cores", baselineName: byDatagrams, target: 0.1,
+		},
+		{
+			name: "agent_cpu_cores_1000_peers_1hz_vs_probing", benchmark: "agent.Agent", ours: []string{"cores"}, theirs: []string{"cores"},
+			theirIn: "probe.Load/probing", unit: "cores", baselineName: byDatagrams, ofBaseline: 1.0 / 4,
+		},
+		{
+			name: "agent_rss_mib_1000_peers", benchmark: "agent.Agent", ours: []string{"rss-MiB"}, theirs: []string{"RSS-MiB"},
+			theirIn: "probe.Load/probing", unit: "MiB", baselineName: byDatagrams, target: 40,
+		},
+		{
+			name: "scrape_bytes_1000_peers", benchmark: "agent.Agent", ours: []string{"matrix-B"}, theirs: []string{"wire-B"},
+			theirIn: "exposition.Encode/text/1000", unit: "B", baselineName: asText, target: 200_000,
+		},
+		{
+			name: "scrape_bytes_1000_peers_gzip", benchmark: "agent.Agent", ours: []string{"matrix-gzip-B"}, theirs: []string{"gzip-B"},
+			theirIn: "exposition.Encode/text/1000", unit: "B", baselineName: asText, target: 60_000,
+		},
+		{
+			name: "scrape_bytes_1000_peers_metrics", benchmark: "agent.Agent", ours: []string{"metrics-B"}, theirs: []string{"metrics-text-B"},
+			unit: "B", baselineName: "the same page in the text format", target: 260_000,
+		},
+		{
+			name: "scrape_bytes_1000_peers_metrics_gzip", benchmark: "agent.Agent", ours: []string{"metrics-gzip-B"}, theirs: []string{"metrics-text-B"},
+			unit: "B", baselineName: "the same page in the text format", target: 70_000,
+		},
 		{
 			name: "probe_cpu_cores_1000_peers_1hz", benchmark: "probe.Load/udp", ours: []string{"cores"}, theirs: []string{"cores"},
 			theirIn: "probe.Load/probing", unit: "cores", baselineName: byDatagrams, target: 0.1,
@@ -151,14 +179,15 @@ func contests() []contest {
 	// The targets are for a busy processor, which is where others fail.
 	for _, circumstances := range []string{"idle", "cpu_busy", "garbage", "cpu_limit_50m"} {
 		for _, q := range []struct {
-			name              string
-			udp, icmp, factor float64
-		}{{"p99", 25, 50, 0}, {"p999", 0, 0, 1.0 / 20}, {"max", 200, 300, 0}} {
+			name                   string
+			udp, icmp, tcp, factor float64
+		}{{"p99", 25, 50, 150, 0}, {"p999", 0, 0, 0, 1.0 / 20}, {"max", 200, 300, 1000, 0}} {
 			if circumstances != "cpu_busy" {
-				q.udp, q.icmp, q.factor = 0, 0, 0
+				q.udp, q.icmp, q.tcp, q.factor = 0, 0, 0, 0
 			}
 			add(q.name, circumstances, contest{ofBaseline: q.factor}, udp, q.udp)
 			add(q.name, circumstances, contest{name: "_icmp"}, icmp, q.icmp)
+			add(q.name, circumstances, contest{name: "_tcp"}, tcp, q.tcp)
 		}
 	}
 	for _, family := range udp {

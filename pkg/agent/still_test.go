@@ -29,7 +29,7 @@ func TestValuesStandStillWhileTheNetworkDoes(t *testing.T) {
 	}
 	for name, link := range links {
 		t.Run(name, func(t *testing.T) {
-			for pair := range 100 {
+			for pair := range 40 {
 				if moves := movesInAnHour(rand.New(rand.NewPCG(uint64(pair), 7)), func(r *rand.Rand) time.Duration {
 					return link.rtt + time.Duration(link.draw(r)*float64(link.jitter))
 				}, 0); len(moves) > 0 {
@@ -43,7 +43,7 @@ func TestValuesStandStillWhileTheNetworkDoes(t *testing.T) {
 // At a loss of 0.1 %, which healthy paths have, the loss term moves no node out
 // of the band within which nodes are equally near.
 func TestOrdinaryLossMovesNothing(t *testing.T) {
-	for pair := range 500 {
+	for pair := range 200 {
 		moves := movesInAnHour(rand.New(rand.NewPCG(uint64(pair), 8)), func(r *rand.Rand) time.Duration {
 			return 500*us + time.Duration(r.ExpFloat64()*float64(50*us))
 		}, 0.001)
