@@ -67,23 +67,25 @@ func (q quality) mean() quality {
 // compared with, on generated metros and on the networks in directory. It
 // writes a line for each comparison to log.
 func (r results) addEstimates(directory string, log io.Writer) error {
+	var measured []network
+	if directory != "" {
+		var err error
+		if measured, err = readNetworks(directory); err != nil {
+			return err
+		}
+	}
 	if err := r.addMetros(log); err != nil {
 		return err
 	}
-	return r.addMeasured(directory, log)
+	return r.addMeasured(measured, log)
 }
 
 // addMeasured is the part of addEstimates on measured networks.
-func (r results) addMeasured(directory string, log io.Writer) error {
-	if directory == "" {
+func (r results) addMeasured(all []network, log io.Writer) error {
+	if len(all) == 0 {
 		fmt.Fprintln(log, "LEFT OUT: estimates on measured networks (the keys …_planetlab). Set MATRICES to a directory with matrices of round trips, as NAME-1.txt.gz, NAME-2.txt.gz, …: tab-separated milliseconds, 0 for not measured.")
-		return nil
 	}
-	networks, err := readNetworks(directory)
-	if err != nil {
-		return err
-	}
-	for _, n := range networks {
+	for _, n := range all {
 		if err := r.addSlices(n, log); err != nil {
 			return err
 		}

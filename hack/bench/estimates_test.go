@@ -111,7 +111,7 @@ func TestSlicesAreJudgedByTheNextOneToo(t *testing.T) {
 func TestWhatIsLeftOutIsSaid(t *testing.T) {
 	r := make(results)
 	var log strings.Builder
-	if err := r.addMeasured("", &log); err != nil {
+	if err := r.addMeasured(nil, &log); err != nil {
 		t.Fatal(err)
 	}
 	if len(r) != 0 || !strings.HasPrefix(log.String(), "LEFT OUT") || !strings.Contains(log.String(), "MATRICES") {

@@ -56,7 +56,12 @@ func newLinks(matrix *Matrix, statistic Statistic, groups map[string]NodeGroup, 
 	for i, name := range l.names {
 		l.index[name] = int32(i)
 	}
-	l.out = adjacency{start: make([]int32, len(l.names)+1)}
+	l.out = adjacency{
+		start: make([]int32, len(l.names)+1),
+		peer:  make([]int32, 0, matrix.Pairs()),
+		value: make([]float64, 0, matrix.Pairs()),
+		error: make([]float64, 0, matrix.Pairs()),
+	}
 	for i, name := range l.names {
 		if row, ok := matrix.place(name); ok {
 			for at := range matrix.rows[row] {

@@ -34,7 +34,8 @@ type block struct {
 const (
 	// enoughLinks is about how many links of a node are made use of, drawn at
 	// random where there are more, and searchLinks how many in the whole
-	// cluster are to find groups from. They bound the time for large clusters.
+	// cluster are to find groups and error bars from. They bound the time for
+	// large clusters.
 	enoughLinks = 128
 	searchLinks = 150_000
 	// heldShare: one pair in eight is held back from finding groups, and from
@@ -77,11 +78,11 @@ func newModel(l *links, groups map[string]NodeGroup) *model {
 			return nil
 		}
 	}
-	known := all.filtered(func(i, j int32) bool { return !isHeld(i, j) })
+	few := upTo(searchLinks / float64(len(l.names)))
+	known := all.filtered(func(i, j int32) bool { return !isHeld(i, j) && few(i, j) })
 	var groupings [][]level
 	var fitted []*blocks
 	if hasPool {
-		known = known.filtered(upTo(searchLinks / float64(len(l.names))))
 		s := newSearch(&known, &held, hash)
 		for seed := range uint64(foundGroupings) {
 			found, b := s.find(levels, seed)
