@@ -111,10 +111,11 @@ type pairs struct {
 	mu        sync.RWMutex
 	byNode    map[string]*pair
 	byAddress map[netip.Addr]*pair
+	absent    map[string]*pair // those of byNode that are
 }
 
 func newPairs() *pairs {
-	return &pairs{byNode: make(map[string]*pair), byAddress: make(map[netip.Addr]*pair)}
+	return &pairs{byNode: make(map[string]*pair), byAddress: make(map[netip.Addr]*pair), absent: make(map[string]*pair)}
 }
 
 // Present returns the pair of a node that is being probed, nil for any other.
@@ -141,6 +142,7 @@ func (p *pairs) Put(to peer, fresh func() *window) *pair {
 	}
 	p.detach(known)
 	known.peer, known.absentSince = to, time.Time{}
+	delete(p.absent, to.Node)
 	p.byAddress[to.Address] = known
 	return known
 }
@@ -153,6 +155,7 @@ func (p *pairs) MarkAbsent(node string, now time.Time) {
 	if known := p.byNode[node]; known != nil {
 		p.detach(known)
 		known.peer, known.absentSince = peer{}, now
+		p.absent[node] = known
 	}
 }
 
@@ -169,13 +172,11 @@ func (p *pairs) detach(known *pair) {
 func (p *pairs) ForgetAbsent(now time.Time) (next time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for node, known := range p.byNode {
-		if known.present() {
-			continue
-		}
+	for node, known := range p.absent {
 		end := known.absentSince.Add(keepAbsent)
 		if !end.After(now) {
 			delete(p.byNode, node)
+			delete(p.absent, node)
 		} else if next.IsZero() || end.Before(next) {
 			next = end
 		}
