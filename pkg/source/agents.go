@@ -131,7 +131,7 @@ func (a *Agents) Run(ctx context.Context) {
 	// The agents may be found a moment from now, or not for hours because the
 	// API server refuses: the first of synced and the timer starts a round.
 	synced := a.discovery.synced()
-	next := a.clock.NewTimer(a.jittered())
+	next := a.clock.NewTimer(jittered(a.options.Interval))
 	defer func() { next.Stop() }()
 	for {
 		select {
@@ -143,15 +143,15 @@ func (a *Agents) Run(ctx context.Context) {
 		}
 		started := a.clock.Now()
 		next.Stop()
-		next = a.clock.NewTimer(a.jittered())
+		next = a.clock.NewTimer(jittered(a.options.Interval))
 		a.round(ctx, started)
 	}
 }
 
-// jittered is the Interval give or take a tenth, so that schedulers that were
-// started together do not read the agents together.
-func (a *Agents) jittered() time.Duration {
-	return time.Duration(float64(a.options.Interval) * (0.9 + 0.2*rand.Float64()))
+// jittered is interval give or take a tenth, so that schedulers that were
+// started together do not read together.
+func jittered(interval time.Duration) time.Duration {
+	return time.Duration(float64(interval) * (0.9 + 0.2*rand.Float64()))
 }
 
 // round reads all agents once and publishes, unless ctx ended.

@@ -173,7 +173,7 @@ func readRecording(r io.Reader) (*Recording, error) {
 		}
 		r = unpacked
 	}
-	lines := &recordingLines{Scanner: bufio.NewScanner(&bounded{r: r, left: maxRecordingBytes})}
+	lines := &recordingLines{Scanner: bufio.NewScanner(&bounded{r: r, left: maxRecordingBytes, err: ErrRecordingTooLarge})}
 	lines.Buffer(make([]byte, 0, 4<<10), maxRecordingLine)
 
 	var header recordingHeader
@@ -352,16 +352,18 @@ func validName(field, name string) error {
 	return nil
 }
 
-// bounded reads from r and fails, unlike io.LimitReader, beyond left bytes.
+// bounded reads from r and fails with err, unlike io.LimitReader, beyond left
+// bytes.
 type bounded struct {
 	r    io.Reader
 	left int64
+	err  error
 }
 
 func (b *bounded) Read(p []byte) (int, error) {
 	n, err := b.r.Read(p[:min(int64(len(p)), b.left+1)])
 	if b.left -= int64(n); b.left < 0 {
-		return 0, ErrRecordingTooLarge
+		return 0, b.err
 	}
 	return n, err
 }
