@@ -46,6 +46,7 @@ func TestOperation(t *testing.T) {
 		{"agents have no privileges", agentsHaveNoPrivileges},
 		{"the namespace refuses what is not restricted", namespaceRefusesUnrestricted},
 		{"service accounts may do what they must and no more", accountsMayDoWhatTheyMust},
+		{"Prometheus knows what the agents know", prometheusKnowsWhatAgentsKnow},
 		{"a killed leader is replaced and waiting pods are bound", killedLeaderIsReplaced},
 		{"without agents pods are bound and told why", withoutAgentsPodsAreBound},
 	} {
