@@ -16,10 +16,13 @@ else
 fi
 
 # Only what hack/bench compares; it says so if something is missing here.
-packages=(pkg/probe pkg/exposition pkg/placement pkg/plugins/netlatency)
+packages=(pkg/agent pkg/probe pkg/source pkg/exposition pkg/placement pkg/plugins/netlatency)
 benchmarks=(
 	'^Benchmark(UDP|User)RoundTrip$'
+	'^Benchmark(Load|Accuracy)$'
 	'^Benchmark(Encode|Decode|DecodeByExpfmt)$/^(protobuf|text)$/^1000$'
+	'^BenchmarkSeries$'
+	'^BenchmarkCollect(ByExpfmt)?$/^(200|1000|5000)agents$'
 	'^Benchmark(CostsOfAllNodes|Latencies)$/^5000nodes$/^10replicas$'
 	'^BenchmarkCycle$/^(1000|5000)nodes$/^10targets$/^(warm|target-moved)$'
 	'^BenchmarkCycleOfNodeResourcesFit$/^(1000|5000)nodes$'

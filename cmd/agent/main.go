@@ -11,7 +11,6 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/component-base/cli"
@@ -87,32 +86,20 @@ Service. It serves them as Prometheus metrics: histograms at /metrics, and at
 }
 
 func run(ctx context.Context, options agent.Options, kubeconfig string) error {
-	client, err := newClient(kubeconfig)
+	config, err := clientConfig(kubeconfig)
 	if err != nil {
 		return err
 	}
-	a, err := agent.New(options, version.String(), client)
+	config.UserAgent = program + "/" + version.String()
+	slices, err := agent.EndpointSlices(config, options.Namespace, options.Service)
+	if err != nil {
+		return err
+	}
+	a, err := agent.New(options, version.String(), slices)
 	if err != nil {
 		return err
 	}
 	return a.Run(ctx)
-}
-
-func newClient(kubeconfig string) (kubernetes.Interface, error) {
-	config, err := clientConfig(kubeconfig)
-	if err != nil {
-		return nil, err
-	}
-	config.UserAgent = program + "/" + version.String()
-	// A third of the bytes of JSON; the EndpointSlices of a large cluster are
-	// sent to every agent.
-	config.ContentType = "application/vnd.kubernetes.protobuf"
-	config.AcceptContentTypes = config.ContentType + ",application/json"
-	client, err := kubernetes.NewForConfig(config)
-	if err != nil {
-		return nil, fmt.Errorf("make a client of the cluster at %s: %w", config.Host, err)
-	}
-	return client, nil
 }
 
 func clientConfig(kubeconfig string) (*rest.Config, error) {

@@ -141,6 +141,8 @@ func TestResultsAreWrittenInTheFormatThatOthersRead(t *testing.T) {
 		"costs/5000_nodes/vs_computed_anew":          {0.1944, "ms", 16.3721, "costs computed for each pod", nil, lower},
 		"search_p99/steady/vs_default":               {15.7329, "ms", 38.9764, "default scheduler", new(23.3858), lower},
 		"cycle_after_target_moved/5000_nodes/vs_fit": {16.7011, "ms", 1.7667, byFit, nil, lower},
+		"probe_error_p99_us_cpu_busy":                {11.9615, "µs", 688.6, byProbing, new(25.0), lower}, // that of udp4, which is the larger
+		"probe_error_p99_us_cpu_busy_udp6":           {10.2255, "µs", 688.6, byProbing, new(25.0), lower},
 	} {
 		if diff := cmp.Diff(want, got[name]); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
@@ -165,9 +167,32 @@ func TestTheTableNamesWhatMissesItsTarget(t *testing.T) {
 		"search_net_p99/steady/vs_default": "met", "search_net_p99/steady/vs_pinned": "met", "search_net_p99/drift/vs_pinned": "MISSED",
 		"search_p99/steady/vs_default":   "met",
 		"window_size/1000_peers/vs_text": "met", "window_size_gzip/1000_peers/vs_text": "met",
+		"probe_error_p99_us_cpu_busy": "met", "probe_error_p99_us_cpu_busy_udp4": "met", "probe_error_p99_us_cpu_busy_udp6": "met", "probe_error_p99_us_cpu_busy_icmp": "met",
+		"probe_error_max_us_cpu_busy": "met", "probe_error_max_us_cpu_busy_udp4": "met", "probe_error_max_us_cpu_busy_udp6": "met", "probe_error_max_us_cpu_busy_icmp": "MISSED",
+		"probe_error_p999_us_cpu_busy":   "met",
+		"probe_cpu_cores_1000_peers_1hz": "met", "probe_cpu_cores_1000_peers_1hz_vs_probing": "met", "probe_cpu_cores_1000_peers_1hz_icmp": "met",
+		"probe_rss_mib_1000_peers_1hz": "met",
 	}
 	if diff := cmp.Diff(want, verdicts); diff != "" {
 		t.Errorf("verdicts (-want +got):\n%s\n%s", diff, table)
+	}
+}
+
+func TestWhatNeedsControlGroupsMayBeLeftOut(t *testing.T) {
+	text, err := os.ReadFile(printed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "bench.txt")
+	if err := os.WriteFile(file, []byte(strings.ReplaceAll(string(text), "BenchmarkAccuracy/cpu-limit", "BenchmarkOther/cpu-limit")), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	written, _, err := bench(t, report(), file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := string(written); strings.Contains(s, "cpu_limit_50m") || !strings.Contains(s, "probe_error_p99_us_garbage") {
+		t.Errorf("results are\n%s\nwant none with a CPU limit, and the others", s)
 	}
 }
 

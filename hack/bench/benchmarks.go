@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"fmt"
 	"io"
 	"path"
@@ -77,6 +78,10 @@ const (
 	byExpfmt    = "expfmt's decoder, which makes no window of it yet"
 	asText      = "the same window in the text format"
 	byFit       = "cycle of NodeResourcesFit"
+	byFamilies  = "the same pages decoded by expfmt, no matrix made of them"
+	byProbing   = "pro-bing, the better of its raw and its datagram mode"
+	byDatagrams = "pro-bing in datagram mode, one Pinger per peer"
+	byHTTP      = "HTTP GET, as goldpinger measures"
 )
 
 // The targets are the budgets of pkg/exposition: with them a thousand agents
@@ -91,12 +96,134 @@ var pairs = []pair{
 	{"window_size/1000_peers/vs_text", "exposition.Encode/protobuf/1000", "exposition.Encode/text/1000", "wire-B", "kB", 1e-3, asText, new(200.0)},
 	{"window_size_gzip/1000_peers/vs_text", "exposition.Encode/protobuf/1000", "exposition.Encode/text/1000", "gzip-B", "kB", 1e-3, asText, new(60.0)},
 
+	// The targets are: what a round may take of one of two processors at the
+	// default interval of 10 s, that interval, the chart's memory limit less what
+	// a scheduler takes besides, and a Prometheus of about a gigabyte.
+	{"collect_cpu_seconds_per_round_1000_agents", "source.Collect/1000agents", "source.CollectByExpfmt/1000agents", "cpu-s/op", "s", 1, byFamilies, new(2.0)},
+	{"collect_round_200_agents", "source.Collect/200agents", "source.CollectByExpfmt/200agents", "ns/op", "s", 1e-9, byFamilies, nil},
+	{"collect_round_1000_agents", "source.Collect/1000agents", "source.CollectByExpfmt/1000agents", "ns/op", "s", 1e-9, byFamilies, nil},
+	{"collect_round_5000_agents", "source.Collect/5000agents", "source.CollectByExpfmt/5000agents", "ns/op", "s", 1e-9, byFamilies, new(10.0)},
+	{"collector_rss_mib_5000", "source.Collect/5000agents", "source.CollectByExpfmt/5000agents", "rss-MiB", "MiB", 1, byFamilies, new(600.0)},
+	{"series_5000_nodes", "agent.Series/32peers", "agent.Series/128peers", "series", "series", 1, "the default --max-peers instead of 32", new(400_000.0)},
+
 	{"costs/5000_nodes/vs_computed_anew", "placement.CostsOfAllNodes/5000nodes/10replicas", "placement.Latencies/5000nodes/10replicas", "ns/op", "ms", 1e-6, "costs computed for each pod", nil},
 
 	{"cycle/1000_nodes/vs_fit", "netlatency.Cycle/1000nodes/10targets/warm", "netlatency.CycleOfNodeResourcesFit/1000nodes", "ns/op", "ms", 1e-6, byFit, nil},
 	{"cycle/5000_nodes/vs_fit", "netlatency.Cycle/5000nodes/10targets/warm", "netlatency.CycleOfNodeResourcesFit/5000nodes", "ns/op", "ms", 1e-6, byFit, nil},
 	{"cycle_allocated/5000_nodes/vs_fit", "netlatency.Cycle/5000nodes/10targets/warm", "netlatency.CycleOfNodeResourcesFit/5000nodes", "B/op", "kB", 1e-3, byFit, nil},
 	{"cycle_after_target_moved/5000_nodes/vs_fit", "netlatency.Cycle/5000nodes/10targets/target-moved", "netlatency.CycleOfNodeResourcesFit/5000nodes", "ns/op", "ms", 1e-6, byFit, nil},
+}
+
+// contest is several measurements of one run of a benchmark: the largest of
+// ours beside the smallest of theirs.
+type contest struct {
+	name, benchmark    string
+	ours, theirs       []string // units
+	theirIn            string   // their benchmark, if it is another
+	unit               string
+	baselineName       string
+	target             float64 // 0 if there is none
+	ofBaseline         float64 // the target as a part of the baseline, if not 0
+	needsControlGroups bool    // and is left out where they cannot be made
+}
+
+var udp, icmp, probing = []string{"udp4", "udp6"}, []string{"icmp4", "icmp6"}, []string{"probing-raw", "probing-datagram"}
+
+// contests are the accuracy and the load of a prober. An error is the
+// difference to the median that kernel stamps say of the same link when it is
+// idle.
+func contests() []contest {
+	all := []contest{
+		{
+			name: "probe_cpu_cores_1000_peers_1hz", benchmark: "probe.Load/udp", ours: []string{"cores"}, theirs: []string{"cores"},
+			theirIn: "probe.Load/probing", unit: "cores", baselineName: byDatagrams, target: 0.1,
+		},
+		{
+			name: "probe_cpu_cores_1000_peers_1hz_vs_probing", benchmark: "probe.Load/udp", ours: []string{"cores"}, theirs: []string{"cores"},
+			theirIn: "probe.Load/probing", unit: "cores", baselineName: byDatagrams, ofBaseline: 1.0 / 4,
+		},
+		{
+			name: "probe_cpu_cores_1000_peers_1hz_icmp", benchmark: "probe.Load/icmp", ours: []string{"cores"}, theirs: []string{"cores"},
+			theirIn: "probe.Load/probing", unit: "cores", baselineName: byDatagrams, ofBaseline: 1.0 / 4,
+		},
+		{
+			name: "probe_rss_mib_1000_peers_1hz", benchmark: "probe.Load/udp", ours: []string{"RSS-MiB"}, theirs: []string{"RSS-MiB"},
+			theirIn: "probe.Load/probing", unit: "MiB", baselineName: byDatagrams, target: 40,
+		},
+	}
+	add := func(quantile, circumstances string, c contest, ours []string, target float64) {
+		c.benchmark = "probe.Accuracy/" + strings.ReplaceAll(circumstances, "_", "-")
+		c.ours, c.theirs = suffixed(ours, quantile), suffixed(probing, quantile)
+		c.unit, c.baselineName, c.target = "µs", byProbing, target
+		c.needsControlGroups = circumstances == "cpu_limit_50m"
+		c.name = fmt.Sprintf("probe_error_%s_us_%s%s", quantile, circumstances, c.name)
+		all = append(all, c)
+	}
+	// The targets are for a busy processor, which is where others fail.
+	for _, circumstances := range []string{"idle", "cpu_busy", "garbage", "cpu_limit_50m"} {
+		for _, q := range []struct {
+			name              string
+			udp, icmp, factor float64
+		}{{"p99", 25, 50, 0}, {"p999", 0, 0, 1.0 / 20}, {"max", 200, 300, 0}} {
+			if circumstances != "cpu_busy" {
+				q.udp, q.icmp, q.factor = 0, 0, 0
+			}
+			add(q.name, circumstances, contest{ofBaseline: q.factor}, udp, q.udp)
+			add(q.name, circumstances, contest{name: "_icmp"}, icmp, q.icmp)
+		}
+	}
+	for _, family := range udp {
+		add("p99", "cpu_busy", contest{name: "_" + family}, []string{family}, 25)
+		add("max", "cpu_busy", contest{name: "_" + family}, []string{family}, 200)
+	}
+	return append(all, contest{
+		name: "probe_error_p99_us_cpu_busy_vs_http", benchmark: "probe.Accuracy/cpu-busy",
+		ours: suffixed(udp, "p99"), theirs: suffixed([]string{"http"}, "p99"), unit: "µs", baselineName: byHTTP,
+	})
+}
+
+// suffixed is the units of a quantile of methods.
+func suffixed(methods []string, quantile string) []string {
+	var units []string
+	for _, m := range methods {
+		units = append(units, m+"-"+quantile+"-µs")
+	}
+	return units
+}
+
+func (r results) addContest(s samples, c contest) error {
+	if _, measured := s[c.benchmark]; c.needsControlGroups && !measured {
+		return nil
+	}
+	ours, err := s.medians(c.benchmark, c.ours)
+	if err != nil {
+		return err
+	}
+	theirs, err := s.medians(cmp.Or(c.theirIn, c.benchmark), c.theirs)
+	if err != nil {
+		return err
+	}
+	m := result{Value: slices.Max(ours), Unit: c.unit, Baseline: slices.Min(theirs), BaselineName: c.baselineName, Better: lower}
+	switch {
+	case c.ofBaseline != 0:
+		m.Target = new(c.ofBaseline * m.Baseline)
+	case c.target != 0:
+		m.Target = new(c.target)
+	}
+	return r.add(c.name, m)
+}
+
+// medians is the median of each unit.
+func (s samples) medians(benchmark string, units []string) ([]float64, error) {
+	var all []float64
+	for _, unit := range units {
+		v, err := s.median(benchmark, unit)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, v)
+	}
+	return all, nil
 }
 
 // addBenchmarks adds what the benchmarks found.
@@ -114,6 +241,11 @@ func (r results) addBenchmarks(s samples) error {
 			Value: p.scale * ours, Unit: p.unit, Baseline: p.scale * theirs, BaselineName: p.baselineName,
 			Target: p.target, Better: lower,
 		}); err != nil {
+			return err
+		}
+	}
+	for _, c := range contests() {
+		if err := r.addContest(s, c); err != nil {
 			return err
 		}
 	}

@@ -64,8 +64,11 @@ func TestValuesReachTheAgent(t *testing.T) {
 		Timeout:          time.Second,
 		Window:           150 * time.Second,
 		LossWindow:       10 * time.Minute,
+		Methods:          []string{"tcp", "udp"},
+		FullSize:         1400,
 		MaxPeers:         20,
 		PacketsPerSecond: 100,
+		MaxExportedPeers: 10,
 		SampleStream:     true,
 	}
 	if diff := cmp.Diff(want, agentOptions(t, everyValue)); diff != "" {

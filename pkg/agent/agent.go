@@ -6,10 +6,11 @@ import (
 	"net"
 	"net/netip"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 
@@ -18,15 +19,26 @@ import (
 	"github.com/netlatency/netlatency/pkg/probe"
 )
 
-// prober sends probes; their outcomes arrive at Agent.outcome. It is
-// *probe.UDP, and a fake in tests.
-type prober interface {
+// engine sends probes by one method; their outcomes arrive at Agent.outcome.
+// It is an engine of package probe, and a fake in tests.
+type engine interface {
 	Send(probe.Probe) error
 	Forget(netip.AddrPort)
 	Counters() probe.Counters
 }
 
-var _ prober = (*probe.UDP)(nil)
+var _ engine = (*probe.UDP)(nil)
+
+// way is a method to probe peers by, and its engine.
+type way struct {
+	method probe.Method
+	engine engine
+	// probes are to be sent next, each to the pair and by the rung of the same
+	// index.
+	probes []probe.Probe
+	pairs  []*pair
+	rungs  []int
+}
 
 // Agent is the probe agent of one node.
 type Agent struct {
@@ -41,19 +53,21 @@ type Agent struct {
 	reflector *probe.Reflector
 	epoch     time.Time
 
-	// The run loop's own.
+	// The run loop's own. The ways are in the order in which they are tried,
+	// and do not change once the loop runs.
 	plan    *plan
 	leftOut int
-	engine  prober
+	ways    []way
+	due     []packet
 }
 
-// New prepares an agent; Run starts it. The error lists all that is wrong
-// with the options.
-func New(options Options, version string, client kubernetes.Interface) (*Agent, error) {
-	return newAgent(options, version, client, clock.RealClock{})
+// New prepares an agent, which finds its peers in the given EndpointSlices; Run
+// starts it. The error lists all that is wrong with the options.
+func New(options Options, version string, slices cache.ListerWatcher) (*Agent, error) {
+	return newAgent(options, version, slices, clock.RealClock{})
 }
 
-func newAgent(options Options, version string, client kubernetes.Interface, now clock.Clock) (*Agent, error) {
+func newAgent(options Options, version string, slices cache.ListerWatcher, now clock.Clock) (*Agent, error) {
 	if err := options.Validate(); err != nil {
 		return nil, err
 	}
@@ -61,7 +75,7 @@ func newAgent(options Options, version string, client kubernetes.Interface, now 
 	if err != nil {
 		return nil, fmt.Errorf("read bind address: %w", err)
 	}
-	discovery, err := newDiscovery(client, options.Namespace, options.Service)
+	discovery, err := newDiscovery(slices)
 	if err != nil {
 		return nil, err
 	}
@@ -71,7 +85,7 @@ func newAgent(options Options, version string, client kubernetes.Interface, now 
 		own:       own.Unmap(),
 		clock:     now,
 		discovery: discovery,
-		metrics:   newMetrics(options.NodeName, version),
+		metrics:   newMetrics(options.NodeName, version, options.MaxExportedPeers),
 		stream:    newStream(options.NodeName),
 		pairs:     newPairs(),
 		reflector: probe.NewReflector(probe.ReflectorOptions{}),
@@ -87,20 +101,25 @@ func (a *Agent) Run(ctx context.Context) error {
 	ctx = klog.NewContext(ctx, logger)
 
 	group, ctx := errgroup.WithContext(ctx)
-	engine, err := a.open(ctx)
+	engines, err := a.open(ctx)
+	defer func() {
+		for _, e := range engines {
+			_ = e.Close() // when it is not run; Run closes it itself
+		}
+	}()
 	if err != nil {
 		return err
 	}
-	defer func() { _ = engine.Close() }() // when it is not run; Run closes it itself
 	address := net.JoinHostPort(a.own.String(), strconv.Itoa(a.options.HTTPPort))
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
 	if err != nil {
 		return fmt.Errorf("listen for HTTP on %s: %w", address, err)
 	}
-	a.use(engine)
-	logger.Info("Agent started", "version", a.version, "address", address, "probePort", a.options.ProbePort)
+	for _, e := range engines {
+		group.Go(func() error { return e.Run(ctx) })
+	}
+	logger.Info("Agent started", "version", a.version, "address", address, "probePort", a.options.ProbePort, "methods", a.methods())
 
-	group.Go(func() error { return engine.Run(ctx) })
 	group.Go(func() error { return a.serve(ctx, listener) })
 	group.Go(func() error { a.discovery.Run(ctx); return nil })
 	group.Go(func() error { a.loop(ctx); return nil })
@@ -109,50 +128,147 @@ func (a *Agent) Run(ctx context.Context) error {
 	return err
 }
 
-// open opens the socket that probes leave from and are answered at.
-func (a *Agent) open(ctx context.Context) (*probe.UDP, error) {
-	logger := klog.FromContext(ctx)
-	address := netip.AddrPortFrom(a.own, uint16(a.options.ProbePort))
-	engine, err := probe.ListenUDP(ctx, address, probe.UDPOptions{
-		Timeout: a.options.Timeout,
-		// A sample waits for the kernel's stamp of its reply, which the next
-		// reply brings. For the last of a burst that is the next round, which
-		// may be late by jitter, growth of the interval, or a lost first probe.
-		Hold:      2 * a.options.Interval,
-		Reflector: a.reflector,
-		Outcome:   func(o probe.Outcome) { a.outcome(logger, o) },
-	})
-	if err != nil {
-		return nil, fmt.Errorf("open the probe socket on %s: %w", address, err)
-	}
-	return engine, nil
+// runner is an engine with a life of its own.
+type runner interface {
+	engine
+	Run(context.Context) error
+	Close() error
 }
 
-// use makes engine the one that probes.
-func (a *Agent) use(engine prober) {
-	a.engine = engine
+// open opens the engines of the methods, and that of UDP in any case, for the
+// sake of the peers who want to be answered. What was opened is returned with
+// an error too. A method that the system refuses is left out, for the next one
+// on the ladder takes its place.
+func (a *Agent) open(ctx context.Context) (engines []runner, err error) {
+	logger := klog.FromContext(ctx)
+	udp, err := a.openMethod(ctx, probe.MethodUDP)
+	if err != nil {
+		return nil, err
+	}
+	engines = append(engines, udp)
+	for _, name := range a.options.Methods {
+		method := probe.Method(name)
+		e, err := udp, error(nil)
+		if method != probe.MethodUDP {
+			if e, err = a.openMethod(ctx, method); err == nil {
+				engines = append(engines, e)
+			}
+		}
+		if err != nil {
+			logger.Error(err, "A method of probing is not to be had here and is left out", "method", method)
+			continue
+		}
+		a.ways = append(a.ways, way{method: method, engine: e})
+	}
+	if len(a.ways) == 0 {
+		return engines, fmt.Errorf("none of --methods %s is to be had on this system", strings.Join(a.options.Methods, ","))
+	}
+	a.collect(engines)
+	return engines, nil
+}
+
+// openMethod opens the engine of a method.
+func (a *Agent) openMethod(ctx context.Context, method probe.Method) (runner, error) {
+	logger := klog.FromContext(ctx)
+	outcome := func(o probe.Outcome) { a.outcome(logger, method, o) }
+	switch method {
+	case probe.MethodUDP:
+		address := netip.AddrPortFrom(a.own, uint16(a.options.ProbePort))
+		udp, err := probe.ListenUDP(ctx, address, probe.UDPOptions{
+			Timeout: a.options.Timeout,
+			// A sample waits for the kernel's stamp of its reply, which the
+			// next reply brings. For the last of a burst that is the next
+			// round, which may be late by jitter, growth of the interval, or a
+			// lost first probe.
+			Hold:      2 * a.options.Interval,
+			Reflector: a.reflector,
+			Outcome:   outcome,
+		})
+		if err != nil {
+			return nil, fmt.Errorf("open the probe socket on %s: %w", address, err)
+		}
+		return udp, nil
+	case probe.MethodTCP:
+		return opened(probe.OpenTCP(ctx, a.own, probe.TCPOptions{Timeout: a.options.Timeout, Outcome: outcome}))
+	case probe.MethodPortable:
+		return opened(probe.OpenPortable(ctx, a.own, probe.PortableOptions{Timeout: a.options.Timeout, Outcome: outcome}))
+	default:
+		return nil, fmt.Errorf("method %q is not known", method)
+	}
+}
+
+// opened is an engine that was opened, and no engine at all when it was not.
+func opened[E runner](e E, err error) (runner, error) {
+	if err != nil {
+		return nil, err
+	}
+	return e, nil
+}
+
+// collect shows what the engines, the reflector and the plan count themselves.
+func (a *Agent) collect(engines []runner) {
 	a.metrics.registry.MustRegister(engineCollector{
-		engine:      engine.Counters,
-		reflector:   a.reflector.Counters,
+		engines: func() (counters []probe.Counters) {
+			for _, e := range engines {
+				counters = append(counters, e.Counters())
+			}
+			return counters
+		},
+		reflector: a.reflector.Counters,
+		// A source sends once an interval; three leave room for jitter, growth
+		// of the interval and a lost burst.
+		probedBy:    func() int { return a.reflector.Sources(a.clock.Now().Add(-3 * a.plan.interval)) },
+		methods:     a.methods(),
+		pairs:       a.pairs.Methods,
 		capped:      a.plan.capped.Load,
 		undelivered: a.stream.dropped.Load,
 	})
+}
+
+// methods are the methods of the ways.
+func (a *Agent) methods() (methods []probe.Method) {
+	for _, w := range a.ways {
+		methods = append(methods, w.method)
+	}
+	return methods
 }
 
 // loop is the run loop: it follows the peers and sends what the plan says.
 func (a *Agent) loop(ctx context.Context) {
 	for ctx.Err() == nil {
 		now := a.clock.Now()
-		packet, wake, ok := a.plan.Next(now)
-		if ok {
-			a.send(ctx, packet)
-			continue
-		}
+		wake := a.sendDue(ctx, now)
 		if forget := a.pairs.ForgetAbsent(now); wake.IsZero() || !forget.IsZero() && forget.Before(wake) {
 			wake = forget
 		}
 		a.sleep(ctx, now, wake)
 	}
+}
+
+// sendTick is how late a probe may leave so that those of other peers leave
+// with it: an agent with a thousand peers wakes 200 times a second, not 1000,
+// which is most of what it costs. The spacing of a burst is several of it.
+const sendTick = 5 * time.Millisecond
+
+// sendDue sends all that the plan has due at now, and returns when to ask
+// again, zero when there are no peers.
+func (a *Agent) sendDue(ctx context.Context, now time.Time) (wake time.Time) {
+	a.due = a.due[:0]
+	for {
+		p, next, ok := a.plan.Next(now)
+		if !ok {
+			wake = next
+			break
+		}
+		a.due = append(a.due, p)
+	}
+	if len(a.due) > 0 {
+		a.send(ctx, a.due)
+		if soon := now.Add(sendTick); wake.Before(soon) && !wake.IsZero() {
+			wake = soon
+		}
+	}
+	return wake
 }
 
 // sleep returns at wake, which may be zero for never, or when peers changed
@@ -172,18 +288,41 @@ func (a *Agent) sleep(ctx context.Context, now, wake time.Time) {
 	}
 }
 
-// send sends one probe.
-func (a *Agent) send(ctx context.Context, p packet) {
-	address, ok := a.pairs.Present(p.peer)
-	if !ok {
-		return
+// send sends probes, each by the method that its peer's ladder says.
+func (a *Agent) send(ctx context.Context, packets []packet) {
+	for _, p := range packets {
+		if pair := a.pairs.Present(p.peer); pair != nil {
+			a.queue(pair, p)
+		}
 	}
-	// A probe that did not leave is no loss of the network's: the pair ages.
-	if err := a.engine.Send(probe.Probe{Peer: address, Size: probe.MinSize, Tag: p.burst}); err != nil {
-		klog.FromContext(ctx).V(4).Info("A probe was not sent", "peer", p.peer, "address", address, "err", err)
-		return
+	for i := range a.ways {
+		w := &a.ways[i]
+		for j, p := range w.probes {
+			// A probe that did not leave is no loss of the network's: the pair ages.
+			if err := w.engine.Send(p); err != nil {
+				klog.FromContext(ctx).V(4).Info("A probe was not sent", "peer", w.pairs[j].node, "method", w.method, "address", p.Peer, "err", err)
+				continue
+			}
+			w.pairs[j].sent(w.rungs[j], p.Size > probe.MinSize)
+		}
+		clear(w.pairs)
+		w.probes, w.pairs, w.rungs = w.probes[:0], w.pairs[:0], w.rungs[:0]
 	}
-	a.metrics.Sent(p.peer)
+}
+
+// queue puts a packet to where it will be sent from.
+func (a *Agent) queue(to *pair, p packet) {
+	rung, method := to.rung(p.burst)
+	for i := range a.ways {
+		if w := &a.ways[i]; w.method == method {
+			size := probe.MinSize
+			if p.full && a.options.FullSize > size && method != probe.MethodTCP { // SYNs have one size
+				size = a.options.FullSize
+			}
+			w.probes = append(w.probes, probe.Probe{Peer: to.peer.address(method), Size: size, Tag: p.burst})
+			w.pairs, w.rungs = append(w.pairs, to), append(w.rungs, rung)
+		}
+	}
 }
 
 // follow brings pairs and plan in line with the peers as they are now.
@@ -191,7 +330,8 @@ func (a *Agent) follow(logger klog.Logger, now time.Time) {
 	if !a.discovery.Synced() {
 		return // half a list would look like peers that have gone
 	}
-	peers, leftOut := choose(peersIn(a.discovery.Slices(), a.options.NodeName, a.own, logger), a.options.NodeName, a.options.MaxPeers)
+	found, zone := peersIn(a.discovery.Slices(), a.options.NodeName, a.own, logger)
+	peers, leftOut := choose(found, a.options.NodeName, zone, a.options.MaxPeers)
 	if (leftOut > 0) != (a.leftOut > 0) {
 		logger.Info("The number of peers has crossed --max-peers", "maxPeers", a.options.MaxPeers, "leftOut", leftOut)
 	}
@@ -203,9 +343,9 @@ func (a *Agent) follow(logger klog.Logger, now time.Time) {
 	for _, p := range peers {
 		stays[p.Node] = true
 	}
-	for _, name := range a.pairs.PresentPeers() {
-		if !stays[name] {
-			a.leave(logger, name, now)
+	for _, p := range a.pairs.PresentPeers() {
+		if !stays[p.Node] {
+			a.leave(logger, p, now)
 		}
 	}
 	for _, p := range peers {
@@ -215,27 +355,41 @@ func (a *Agent) follow(logger klog.Logger, now time.Time) {
 
 // join starts to probe a peer, or to probe it elsewhere.
 func (a *Agent) join(logger klog.Logger, p peer, now time.Time) {
-	before, present := a.pairs.Present(p.Node)
-	if before == p.Address {
+	var methods []probe.Method
+	for _, w := range a.ways {
+		if p.address(w.method).IsValid() {
+			methods = append(methods, w.method)
+		}
+	}
+	before := a.pairs.Present(p.Node)
+	if before != nil && before.peer == p || len(methods) == 0 {
 		return
 	}
-	a.pairs.Put(p.Node, p.Address, a.newWindow)
-	if present {
-		a.engine.Forget(before)
+	if before != nil {
+		a.forget(before.peer)
 	}
+	a.pairs.Put(p, a.newWindow).probeBy(methods, a.metrics.Series(p.Node, methods), newLadder(len(methods), a.options.Burst))
 	a.plan.Join(p.Node, now)
-	logger.V(2).Info("Probing a peer", "peer", p.Node, "address", p.Address)
+	logger.V(2).Info("Probing a peer", "peer", p.Node, "address", p.Address, "methods", methods)
+}
+
+// forget has the engines drop what they know of a peer where it was.
+func (a *Agent) forget(p peer) {
+	for _, w := range a.ways {
+		if address := p.address(w.method); address.IsValid() {
+			w.engine.Forget(address)
+		}
+	}
 }
 
 // leave stops probing a peer. Its series end at once, its row in the matrix
 // ages for keepAbsent.
-func (a *Agent) leave(logger klog.Logger, name string, now time.Time) {
-	address, _ := a.pairs.Present(name)
-	a.plan.Leave(name)
-	a.pairs.MarkAbsent(name, now)
-	a.engine.Forget(address)
-	a.metrics.Forget(name)
-	logger.V(2).Info("No longer probing a peer", "peer", name)
+func (a *Agent) leave(logger klog.Logger, p peer, now time.Time) {
+	a.plan.Leave(p.Node)
+	a.pairs.MarkAbsent(p.Node, now)
+	a.forget(p)
+	a.metrics.Forget(p.Node)
+	logger.V(2).Info("No longer probing a peer", "peer", p.Node)
 }
 
 func (a *Agent) newWindow() *window {
@@ -249,19 +403,17 @@ func (a *Agent) newWindow() *window {
 
 // outcome takes in how a probe ended. Those of a peer that has gone, or has
 // moved to another address, no longer count.
-func (a *Agent) outcome(logger klog.Logger, o probe.Outcome) {
-	a.pairs.At(o.Peer, func(pair *pair) {
+func (a *Agent) outcome(logger klog.Logger, method probe.Method, o probe.Outcome) {
+	a.pairs.At(o.Peer.Addr(), func(pair *pair) {
 		switch {
 		case o.Discarded:
 		case o.Lost:
-			pair.window.Lost(o.Tag, o.Sent)
-			a.metrics.Lost(pair.peer)
+			pair.lost(method, o)
 		case o.RTT >= 0 && o.RTT <= latency.MaxRTT:
-			if pair.window.Answered(o.Tag, o.Sent, o.RTT) {
-				logger.V(2).Info("The path to a peer has changed; what was measured before is forgotten", "peer", pair.peer)
+			if pair.answered(method, o) {
+				logger.V(2).Info("The path to a peer has changed; what was measured before is forgotten", "peer", pair.node)
 			}
-			a.metrics.Answered(pair.peer, o.RTT)
-			a.stream.Publish(pair.peer, o)
+			a.stream.Publish(pair.node, o)
 		}
 	})
 }

@@ -26,21 +26,22 @@ func BenchmarkAThousandPeers(b *testing.B) {
 	o.MaxPeers = peers
 	before := heapInUse()
 	clock := clocktesting.NewFakeClock(start)
-	a, err := newAgent(o, "v1.2.3", fake.NewClientset(), clock)
+	a, err := newAgent(o, "v1.2.3", slicesOf(fake.NewClientset()), clock)
 	if err != nil {
 		b.Fatal(err)
 	}
+	a.ways = []way{{method: probe.MethodUDP, engine: &fakeEngine{}}}
 	random := rand.New(rand.NewPCG(1, 2))
 	addresses := make([]netip.AddrPort, peers)
 	for i := range addresses {
 		addresses[i] = netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), 9465)
-		a.pairs.Put(fmt.Sprintf("worker-%d.metro.example.com", i), addresses[i], a.newWindow)
+		a.join(klog.Background(), peer{Node: fmt.Sprintf("worker-%d.metro.example.com", i), Address: addresses[i].Addr(), ProbePort: 9465}, start)
 	}
 	for round := range uint64(200) {
 		for i, address := range addresses {
 			for range o.Burst {
 				rtt := time.Duration(float64(500+i) * (1 + 0.2*random.ExpFloat64()) * float64(us))
-				a.outcome(klog.Background(), probe.Outcome{Probe: probe.Probe{Peer: address, Tag: round}, Sent: clock.Now(), RTT: rtt})
+				a.outcome(klog.Background(), probe.MethodUDP, probe.Outcome{Probe: probe.Probe{Peer: address, Tag: round}, Sent: clock.Now(), RTT: rtt})
 			}
 		}
 		clock.Step(o.Interval)

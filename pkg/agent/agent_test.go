@@ -14,7 +14,10 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes/fake"
+	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
 	"k8s.io/klog/v2/ktesting"
 	clocktesting "k8s.io/utils/clock/testing"
@@ -52,6 +55,12 @@ func (e *fakeEngine) Counters() probe.Counters {
 	return probe.Counters{KernelSamples: 7, UserSamples: 2, OutOfBracket: 1, SendFailed: 3, Ignored: map[probe.Reason]uint64{probe.Late: 4}}
 }
 
+func (e *fakeEngine) all() []probe.Probe {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return slices.Clone(e.sent)
+}
+
 func (e *fakeEngine) sentTo(address string) (n int) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -63,16 +72,21 @@ func (e *fakeEngine) sentTo(address string) (n int) {
 	return n
 }
 
-// fixture is an agent on node-1 with a fake engine, a fake clock and a fake
+func (e *fakeEngine) Run(context.Context) error { return nil }
+
+func (e *fakeEngine) Close() error { return nil }
+
+// fixture is an agent on node-1 with fake engines, a fake clock and a fake
 // API server. Its run loop is not running unless a test runs it.
 type fixture struct {
 	*Agent
-	t      *testing.T
-	client *fake.Clientset
-	engine *fakeEngine
-	clock  *clocktesting.FakeClock
-	logger klog.Logger
-	ctx    context.Context
+	t       *testing.T
+	client  *fake.Clientset
+	engine  *fakeEngine // of the first method
+	engines map[probe.Method]*fakeEngine
+	clock   *clocktesting.FakeClock
+	logger  klog.Logger
+	ctx     context.Context
 }
 
 func testOptions() Options {
@@ -81,19 +95,43 @@ func testOptions() Options {
 	return o
 }
 
+// slicesOf lists and watches the agents' EndpointSlices in a fake cluster.
+func slicesOf(client *fake.Clientset) cache.ListerWatcher {
+	api := client.DiscoveryV1().EndpointSlices("netlatency")
+	only := ofService("netlatency-agent")
+	return cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+			only(&o)
+			return api.List(ctx, o)
+		},
+		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+			only(&o)
+			return api.Watch(ctx, o)
+		},
+	}, client) // the fake has no streaming lists
+}
+
 func newFixture(t *testing.T, options Options, slices ...sliceBuilder) *fixture {
 	t.Helper()
 	logger, ctx := ktesting.NewTestContext(t)
 	f := &fixture{
-		t: t, client: fake.NewClientset(), engine: &fakeEngine{},
+		t: t, client: fake.NewClientset(), engines: make(map[probe.Method]*fakeEngine),
 		clock: clocktesting.NewFakeClock(start), logger: logger, ctx: ctx,
 	}
-	a, err := newAgent(options, "v1.2.3", f.client, f.clock)
+	a, err := newAgent(options, "v1.2.3", slicesOf(f.client), f.clock)
 	if err != nil {
 		t.Fatal(err)
 	}
 	f.Agent = a
-	a.use(f.engine)
+	var engines []runner
+	for _, method := range options.Methods {
+		e := &fakeEngine{}
+		f.engines[probe.Method(method)] = e
+		engines = append(engines, e)
+		a.ways = append(a.ways, way{method: probe.Method(method), engine: e})
+	}
+	f.engine = f.engines[a.ways[0].method]
+	a.collect(engines)
 
 	ctx, cancel := context.WithCancel(ctx)
 	var running sync.WaitGroup
@@ -148,7 +186,7 @@ func (f *fixture) probes(span time.Duration) *fixture {
 		p, wake, ok := f.plan.Next(f.clock.Now())
 		switch {
 		case ok:
-			f.send(f.ctx, p)
+			f.send(f.ctx, []packet{p})
 		case wake.IsZero() || wake.After(end):
 			f.clock.SetTime(end)
 			f.pairs.ForgetAbsent(end)
@@ -159,15 +197,12 @@ func (f *fixture) probes(span time.Duration) *fixture {
 	}
 }
 
-// answer gives an outcome to every probe that was sent to address.
+// answer gives an outcome to every probe that the first engine sent to address.
 func (f *fixture) answer(address string, outcome probe.Outcome) *fixture {
-	f.engine.mu.Lock()
-	sent := slices.Clone(f.engine.sent)
-	f.engine.mu.Unlock()
-	for _, p := range sent {
+	for _, p := range f.engine.all() {
 		if p.Peer == at(address) {
 			outcome.Probe, outcome.Sent = p, f.clock.Now()
-			f.outcome(f.logger, outcome)
+			f.outcome(f.logger, f.ways[0].method, outcome)
 		}
 	}
 	return f
@@ -198,7 +233,9 @@ func keyOf(m *dto.Metric) (key string) {
 	for _, l := range m.GetLabel() {
 		switch l.GetName() {
 		case exposition.LabelPeer, exposition.LabelReason, exposition.LabelStamps:
-			key = l.GetValue()
+			return l.GetValue()
+		case exposition.LabelMethod:
+			key = l.GetValue() // where there is no peer
 		}
 	}
 	return key
@@ -250,17 +287,18 @@ func TestRoundTripsReachMatrixAndMetrics(t *testing.T) {
 		t.Errorf("window (-want +got):\n%s", diff)
 	}
 	f.wantSeries(exposition.RTTSeconds, map[string]float64{"node-2": 4})
-	f.wantSeries(exposition.ProbesSentTotal, map[string]float64{"node-2": 4, "node-3": 4})
-	f.wantSeries(exposition.ProbesLostTotal, map[string]float64{"node-2": 0, "node-3": 0})
+	// Nothing of node-3, which has neither answered nor lost a probe yet.
+	f.wantSeries(exposition.ProbesSentTotal, map[string]float64{"node-2": 4})
+	f.wantSeries(exposition.ProbesLostTotal, map[string]float64{})
 	f.wantSeries(exposition.AgentPeers, map[string]float64{"": 2})
 }
 
 func TestWhatIsNoRoundTripIsNeverShownAsOne(t *testing.T) {
 	tests := map[string]struct {
 		outcome  probe.Outcome
-		wantLost float64
+		wantLost map[string]float64
 	}{
-		"a probe that was lost":                {outcome: probe.Outcome{Lost: true}, wantLost: 4},
+		"a probe that was lost":                {outcome: probe.Outcome{Lost: true}, wantLost: map[string]float64{"node-2": 4}},
 		"an answer whose stamps cannot be":     {outcome: probe.Outcome{Discarded: true}},
 		"a negative round trip":                {outcome: probe.Outcome{RTT: -1}},
 		"a round trip longer than any timeout": {outcome: probe.Outcome{RTT: latency.MaxRTT + 1}},
@@ -271,8 +309,11 @@ func TestWhatIsNoRoundTripIsNeverShownAsOne(t *testing.T) {
 			f.probes(10*time.Second).answer("10.0.0.2:9465", test.outcome)
 			f.wantRows()
 			f.wantSeries(exposition.RTTSeconds, map[string]float64{})
-			f.wantSeries(exposition.ProbesSentTotal, map[string]float64{"node-2": 4})
-			f.wantSeries(exposition.ProbesLostTotal, map[string]float64{"node-2": test.wantLost})
+			f.wantSeries(exposition.ProbesSentTotal, map[string]float64{})
+			if len(test.wantLost) == 0 {
+				test.wantLost = map[string]float64{}
+			}
+			f.wantSeries(exposition.ProbesLostTotal, test.wantLost)
 		})
 	}
 }
@@ -302,7 +343,6 @@ func TestAPeerThatGoes(t *testing.T) {
 			for _, family := range []string{exposition.RTTSeconds, exposition.ProbesSentTotal} {
 				f.wantSeries(family, map[string]float64{"node-3": 4})
 			}
-			f.wantSeries(exposition.ProbesLostTotal, map[string]float64{"node-3": 0})
 			f.wantSeries(exposition.AgentPeers, map[string]float64{"": 1})
 		})
 		t.Run("is probed no more and forgotten by the engine, "+name, func(t *testing.T) {
@@ -333,7 +373,7 @@ func TestAPeerThatGoes(t *testing.T) {
 		f.peersAre(one)
 		f.answer("10.0.0.2:9465", probe.Outcome{RTT: ms}).answer("10.0.0.2:9465", probe.Outcome{Lost: true})
 		f.wantSeries(exposition.RTTSeconds, map[string]float64{"node-3": 4})
-		f.wantSeries(exposition.ProbesLostTotal, map[string]float64{"node-3": 0})
+		f.wantSeries(exposition.ProbesLostTotal, map[string]float64{})
 	})
 	t.Run("and comes back, as in a rollout of the agents, has its window again", func(t *testing.T) {
 		f := measured(t)
@@ -366,6 +406,103 @@ func TestAPeerThatMovesToAnotherAddress(t *testing.T) {
 	f.wantSeries(exposition.ProbesSentTotal, map[string]float64{"node-2": 8})
 }
 
+// answers ends every probe that was sent and has no outcome yet: with a round
+// trip by the methods that work, and as lost by the others.
+func (f *fixture) answers(working ...probe.Method) {
+	for method, e := range f.engines {
+		e.mu.Lock()
+		sent := e.sent
+		e.sent = nil
+		e.mu.Unlock()
+		for _, p := range sent {
+			f.outcome(f.logger, method, probe.Outcome{Probe: p, Sent: f.clock.Now(), RTT: ms, Lost: !slices.Contains(working, method)})
+		}
+	}
+}
+
+func TestAMethodThatIsBlockedIsReplacedWithinThreeRounds(t *testing.T) {
+	o := testOptions()
+	o.Methods = []string{"udp", "icmp", "tcp"}
+	f := newFixture(t, o, slice("a").ready("node-2", "10.0.0.2"))
+	rounds := func(n int, working ...probe.Method) {
+		for range n {
+			f.probes(o.Interval)
+			f.answers(working...)
+		}
+	}
+	method := func() string {
+		t.Helper()
+		rows := f.Window(0).Rows
+		if len(rows) != 1 {
+			t.Fatalf("%d rows: want one", len(rows))
+		}
+		if age := f.clock.Now().Sub(rows[0].Newest); age > o.Interval {
+			t.Errorf("the newest sample is %v old: want one of the last round", age)
+		}
+		return rows[0].Method
+	}
+	rounds(4, probe.MethodUDP, probe.MethodICMP, probe.MethodTCP)
+	if got := method(); got != "udp" {
+		t.Errorf("probed by %s: want udp", got)
+	}
+	rounds(3, probe.MethodICMP, probe.MethodTCP)
+	if got := method(); got != "icmp" {
+		t.Errorf("three rounds after UDP was blocked it is probed by %s: want icmp", got)
+	}
+	rounds(3, probe.MethodTCP)
+	if got := method(); got != "tcp" {
+		t.Errorf("three rounds after ICMP was blocked too it is probed by %s: want tcp", got)
+	}
+	f.wantSeries(exposition.AgentPairs, map[string]float64{"udp": 0, "icmp": 0, "tcp": 1})
+	rounds(2*climbRounds, probe.MethodUDP, probe.MethodICMP, probe.MethodTCP)
+	if got := method(); got != "udp" {
+		t.Errorf("20 rounds after all work again it is probed by %s: want udp", got)
+	}
+	if d := f.Window(0).Rows[0].Distribution; d.Lost != 0 {
+		t.Errorf("%d of %d probes count as lost, all of them in bursts that were lost whole: want none", d.Lost, d.Sent)
+	}
+}
+
+func TestLargePacketsThatDoNotPassAreCountedAndMoveNothing(t *testing.T) {
+	o := testOptions()
+	o.Methods = []string{"udp", "icmp"}
+	f := newFixture(t, o, slice("a").ready("node-2", "10.0.0.2"))
+	var large, small float64
+	for range 3 * fullSizeRounds {
+		f.probes(o.Interval)
+		for _, p := range f.engine.all() {
+			lost := p.Size == o.FullSize
+			if lost {
+				large++
+			} else {
+				small++
+			}
+			f.outcome(f.logger, probe.MethodUDP, probe.Outcome{Probe: p, Sent: f.clock.Now(), RTT: ms, Lost: lost})
+		}
+		f.engine.sent = nil
+	}
+	if large != 12 {
+		t.Errorf("%v of %v probes were of full size: want the 12 of three bursts", large, large+small)
+	}
+	f.wantSeries(exposition.FullSizeProbesLostTotal, map[string]float64{"node-2": large})
+	f.wantSeries(exposition.AgentFullSizeProbesSentTotal, map[string]float64{"": large})
+	f.wantSeries(exposition.AgentPairs, map[string]float64{"udp": 1, "icmp": 0})
+	if d := f.Window(0).Rows[0].Distribution; d.Lost != 0 {
+		t.Errorf("%d probes count as lost: want none, for small packets pass", d.Lost)
+	}
+}
+
+func TestPeersBeyondTheLimitOfSeriesAreInTheMatrixOnly(t *testing.T) {
+	o := testOptions()
+	o.MaxExportedPeers = 1
+	f := newFixture(t, o, slice("a").ready("node-2", "10.0.0.2").ready("node-3", "10.0.0.3"))
+	f.probes(10 * time.Second)
+	f.answer("10.0.0.2:9465", probe.Outcome{RTT: ms}).answer("10.0.0.3:9465", probe.Outcome{RTT: ms})
+	f.wantRows("node-2", "node-3")
+	f.wantSeries(exposition.RTTSeconds, map[string]float64{"node-2": 4})
+	f.wantSeries(exposition.AgentUnexportedSamplesTotal, map[string]float64{"": 4})
+}
+
 func TestTwoPeersThatSwapAddresses(t *testing.T) {
 	f := newFixture(t, testOptions(), slice("a").ready("node-2", "10.0.0.2").ready("node-3", "10.0.0.3"))
 	f.peersAre(slice("a").ready("node-2", "10.0.0.3").ready("node-3", "10.0.0.2"))
@@ -386,8 +523,12 @@ func TestMorePeersThanAreProbed(t *testing.T) {
 	f.probes(10 * time.Second)
 	f.wantSeries(exposition.AgentPeers, map[string]float64{"": 2})
 	f.wantSeries(exposition.AgentPeersLeftOut, map[string]float64{"": 1})
-	if n := len(f.series(exposition.ProbesSentTotal)); n != 2 {
-		t.Errorf("%d peers were probed: want 2", n)
+	probed := make(map[netip.AddrPort]bool)
+	for _, p := range f.engine.all() {
+		probed[p.Peer] = true
+	}
+	if len(probed) != 2 {
+		t.Errorf("%d peers were probed: want 2", len(probed))
 	}
 }
 
@@ -399,6 +540,7 @@ func TestTheAgentSaysHowItIs(t *testing.T) {
 	f.wantSeries(exposition.AgentReflectorRepliesTotal, map[string]float64{"": 0})
 	f.wantSeries(exposition.AgentReflectorRefusalsTotal, map[string]float64{"send_failed": 0, "source_limit": 0, "total_limit": 0})
 	f.wantSeries(exposition.AgentProbesCappedTotal, map[string]float64{"": 0})
+	f.wantSeries(exposition.AgentProbedBy, map[string]float64{"": 0})
 	f.wantSeries(exposition.AgentBuildInfo, map[string]float64{"": 1})
 }
 
@@ -437,7 +579,7 @@ func TestTheRunLoop(t *testing.T) {
 	eventually(t, "the peer is dropped from memory", func() bool {
 		f.pairs.mu.RLock()
 		defer f.pairs.mu.RUnlock()
-		return len(f.pairs.byPeer) == 0
+		return len(f.pairs.byNode) == 0
 	})
 	if after := f.engine.sentTo("10.0.0.2:9465"); after != before {
 		t.Errorf("%d probes were sent to a peer that has gone", after-before)

@@ -26,6 +26,12 @@ import (
 // Two real agents over loopback, with nothing fake but the API server: they
 // find each other, measure each other, show it, and stop when told.
 func TestTwoAgentsMeasureEachOther(t *testing.T) {
+	for _, method := range []probe.Method{probe.MethodUDP, probe.MethodTCP} {
+		t.Run("by "+string(method), func(t *testing.T) { testMesh(t, method) })
+	}
+}
+
+func testMesh(t *testing.T, method probe.Method) {
 	nodes := map[string]netip.Addr{"node-1": netip.MustParseAddr("127.0.0.1"), "node-2": netip.MustParseAddr("127.0.0.2")}
 	port := freePort(t, nodes)
 	client := fake.NewClientset(meshSlice(nodes, port).EndpointSlice)
@@ -37,7 +43,8 @@ func TestTwoAgentsMeasureEachOther(t *testing.T) {
 		o := testOptions()
 		o.NodeName, o.BindAddress, o.HTTPPort, o.ProbePort = node, address.String(), port, port
 		o.Interval, o.Window, o.SampleStream = 200*ms, time.Minute, true
-		a, err := New(o, "v1.2.3", client)
+		o.Methods = []string{string(method)}
+		a, err := New(o, "v1.2.3", slicesOf(client))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -64,8 +71,8 @@ func TestTwoAgentsMeasureEachOther(t *testing.T) {
 			row = window.Rows[0]
 			return true
 		})
-		if row.Peer != peer || row.Method != "udp" {
-			t.Errorf("%s has a row for %s by %s: want %s by udp", node, row.Peer, row.Method, peer)
+		if row.Peer != peer || row.Method != string(method) {
+			t.Errorf("%s has a row for %s by %s: want %s by %s", node, row.Peer, row.Method, peer, method)
 		}
 		if row.Min <= 0 || row.Min > 5*ms {
 			t.Errorf("the fastest round trip over loopback from %s is %v", node, row.Min)
@@ -116,7 +123,7 @@ func TestAnAgentWhosePortIsTakenSaysSo(t *testing.T) {
 	o.BindAddress = "127.0.0.1"
 	o.HTTPPort, _ = strconv.Atoi(port)
 	o.ProbePort = freePort(t, map[string]netip.Addr{"": netip.MustParseAddr("127.0.0.1")})
-	a, err := New(o, "v1.2.3", fake.NewClientset())
+	a, err := New(o, "v1.2.3", slicesOf(fake.NewClientset()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -158,7 +165,9 @@ func tryPort(nodes map[string]netip.Addr) (port int, ok bool) {
 
 // meshSlice is the EndpointSlice of agents that use one port for all.
 func meshSlice(nodes map[string]netip.Addr, port int) sliceBuilder {
-	s := slice("agents").ports(discoveryv1.EndpointPort{Name: new("probe"), Port: new(int32(port))})
+	s := slice("agents").ports(
+		discoveryv1.EndpointPort{Name: new("probe"), Port: new(int32(port))},
+		discoveryv1.EndpointPort{Name: new("http"), Port: new(int32(port))})
 	for node, address := range nodes {
 		s.ready(node, address.String())
 	}

@@ -11,9 +11,6 @@ import (
 	"github.com/netlatency/netlatency/pkg/probe"
 )
 
-// methodUDP is the method label of probes of package probe.
-const methodUDP = "udp"
-
 // outOfBracket is the reason label of answers whose stamps contradict each
 // other, beside the probe.Reasons.
 const outOfBracket = "out_of_bracket"
@@ -25,14 +22,26 @@ type metrics struct {
 
 	rtt            *prometheus.HistogramVec
 	sent, lost     *prometheus.CounterVec
+	fullLost       *prometheus.CounterVec
+	fullSent       prometheus.Counter
 	peers, leftOut prometheus.Gauge
+
+	// shown are the peers that have series, limit of them at most, and
+	// unshown counts the samples of the others. The run loop's own.
+	shown   map[string]bool
+	limit   int
+	unshown prometheus.Counter
 }
 
-func newMetrics(node, version string) *metrics {
+// newMetrics makes the metrics of the agent on node, with series of limit
+// peers at most.
+func newMetrics(node, version string, limit int) *metrics {
 	pair := []string{exposition.LabelNode, exposition.LabelPeer, exposition.LabelMethod}
 	m := &metrics{
 		registry: prometheus.NewRegistry(),
 		node:     node,
+		limit:    limit,
+		shown:    make(map[string]bool),
 		rtt: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: exposition.RTTSeconds,
 			Help: "Round-trip times from node to peer, every valid sample.",
@@ -46,8 +55,14 @@ func newMetrics(node, version string) *metrics {
 			// them out of every pair.
 			NativeHistogramMaxExemplars: -1,
 		}, pair),
-		sent:    prometheus.NewCounterVec(prometheus.CounterOpts{Name: exposition.ProbesSentTotal, Help: "Probes sent from node to peer."}, pair),
-		lost:    prometheus.NewCounterVec(prometheus.CounterOpts{Name: exposition.ProbesLostTotal, Help: "Probes from node to peer without an answer in time."}, pair),
+		sent:     prometheus.NewCounterVec(prometheus.CounterOpts{Name: exposition.ProbesSentTotal, Help: "Probes sent from node to peer."}, pair),
+		lost:     prometheus.NewCounterVec(prometheus.CounterOpts{Name: exposition.ProbesLostTotal, Help: "Probes from node to peer without an answer in time."}, pair),
+		fullSent: prometheus.NewCounter(prometheus.CounterOpts{Name: exposition.AgentFullSizeProbesSentTotal, Help: "Probes of full size sent, over all peers."}),
+		fullLost: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: exposition.FullSizeProbesLostTotal,
+			Help: "Probes of full size from node to peer without an answer in time. Where it grows and small probes are answered, large packets do not pass: look at the MTU of the path.",
+		}, pair),
+		unshown: prometheus.NewCounter(prometheus.CounterOpts{Name: exposition.AgentUnexportedSamplesTotal, Help: "Samples of peers that have no series here because there are more than --max-exported-peers; the matrix has them."}),
 		peers:   prometheus.NewGauge(prometheus.GaugeOpts{Name: exposition.AgentPeers, Help: "Peers that are probed."}),
 		leftOut: prometheus.NewGauge(prometheus.GaugeOpts{Name: exposition.AgentPeersLeftOut, Help: "Peers that are not probed because there are more than --max-peers."}),
 	}
@@ -57,55 +72,118 @@ func newMetrics(node, version string) *metrics {
 		ConstLabels: prometheus.Labels{exposition.LabelVersion: version, exposition.LabelGoVersion: runtime.Version()},
 	})
 	build.Set(1)
-	m.registry.MustRegister(m.rtt, m.sent, m.lost, m.peers, m.leftOut, build,
+	m.registry.MustRegister(m.rtt, m.sent, m.lost, m.fullSent, m.fullLost, m.unshown, m.peers, m.leftOut, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 
-// Sent counts a probe to peer. From then on the pair has its counters, losses
-// at 0, and no histogram before there is a sample.
-func (m *metrics) Sent(peer string) {
-	m.sent.WithLabelValues(m.node, peer, methodUDP).Inc()
-	m.lost.WithLabelValues(m.node, peer, methodUDP)
+// series are what /metrics shows of a pair by one method. Each exists from its
+// first event on: nothing is shown of a pair that never answered but its
+// losses. Its methods are called one at a time.
+type series struct {
+	metrics *metrics
+	labels  []string // nil of a peer beyond the limit
+	// sent counts probes that are not shown yet.
+	sent           float64
+	shown          prometheus.Counter // of probes sent; nil before there is an answer
+	rtt            prometheus.Observer
+	lost, fullLost prometheus.Counter // nil before there is a loss
 }
 
-// Lost counts a probe to peer that was not answered.
-func (m *metrics) Lost(peer string) { m.lost.WithLabelValues(m.node, peer, methodUDP).Inc() }
+// Series are those of a peer, by each of the methods.
+func (m *metrics) Series(peer string, methods []probe.Method) []series {
+	if !m.shown[peer] && len(m.shown) < m.limit {
+		m.shown[peer] = true
+	}
+	all := make([]series, len(methods))
+	for i, method := range methods {
+		all[i].metrics = m
+		if m.shown[peer] {
+			all[i].labels = []string{m.node, peer, string(method)}
+		}
+	}
+	return all
+}
 
-// Answered records the round trip of a probe to peer.
-func (m *metrics) Answered(peer string, rtt time.Duration) {
-	m.rtt.WithLabelValues(m.node, peer, methodUDP).Observe(rtt.Seconds())
+// Sent counts a probe.
+func (s *series) Sent(full bool) {
+	if full {
+		s.metrics.fullSent.Inc()
+	}
+	if s.shown == nil {
+		s.sent++
+		return
+	}
+	s.shown.Inc()
+}
+
+// Lost counts a probe that was not answered.
+func (s *series) Lost(full bool) {
+	if s.labels == nil {
+		return
+	}
+	if s.lost == nil {
+		s.lost = s.metrics.lost.WithLabelValues(s.labels...)
+	}
+	s.lost.Inc()
+	if full {
+		if s.fullLost == nil {
+			s.fullLost = s.metrics.fullLost.WithLabelValues(s.labels...)
+		}
+		s.fullLost.Inc()
+	}
+}
+
+// Answered records the round trip of a probe.
+func (s *series) Answered(rtt time.Duration) {
+	if s.labels == nil {
+		s.metrics.unshown.Inc()
+		return
+	}
+	if s.shown == nil {
+		s.shown = s.metrics.sent.WithLabelValues(s.labels...)
+		s.shown.Add(s.sent)
+		s.rtt = s.metrics.rtt.WithLabelValues(s.labels...)
+	}
+	s.rtt.Observe(rtt.Seconds())
 }
 
 // Forget deletes the series of a peer.
 func (m *metrics) Forget(peer string) {
+	delete(m.shown, peer)
 	labels := prometheus.Labels{exposition.LabelPeer: peer}
 	m.rtt.DeletePartialMatch(labels)
 	m.sent.DeletePartialMatch(labels)
 	m.lost.DeletePartialMatch(labels)
+	m.fullLost.DeletePartialMatch(labels)
 }
 
 // engineCollector shows what the engine, the plan and the sample stream count
 // themselves.
 type engineCollector struct {
-	engine              func() probe.Counters
+	engines             func() []probe.Counters
 	reflector           func() probe.ReflectorCounters
+	probedBy            func() int
+	methods             []probe.Method
+	pairs               func() map[probe.Method]int
 	capped, undelivered func() uint64
 }
 
 var (
-	samplesDesc = prometheus.NewDesc(exposition.AgentSamplesTotal, "Valid samples by whose time stamps they rest on.", []string{exposition.LabelStamps}, nil)
-	invalidDesc = prometheus.NewDesc(exposition.AgentInvalidPacketsTotal, "Packets that were received and did not become a sample.", []string{exposition.LabelReason}, nil)
-	repliesDesc = prometheus.NewDesc(exposition.AgentReflectorRepliesTotal, "Probes of others that were answered.", nil, nil)
-	refusalDesc = prometheus.NewDesc(exposition.AgentReflectorRefusalsTotal, "Probes of others that the reflector did not answer.", []string{exposition.LabelReason}, nil)
-	sendErrDesc = prometheus.NewDesc(exposition.AgentSendErrorsTotal, "Probes that the kernel refused to send.", nil, nil)
-	cappedDesc  = prometheus.NewDesc(exposition.AgentProbesCappedTotal, "Probes that were delayed by --packets-per-second.", nil, nil)
-	droppedDesc = prometheus.NewDesc(exposition.AgentStreamDroppedTotal, "Samples that a client of the sample stream was too slow to take.", nil, nil)
+	pairsDesc    = prometheus.NewDesc(exposition.AgentPairs, "Peers that have answered, by the method of their newest answer.", []string{exposition.LabelMethod}, nil)
+	probedByDesc = prometheus.NewDesc(exposition.AgentProbedBy, "Addresses whose probes came here in the last three intervals. Far fewer than others have peers: this node is hardly measured.", nil, nil)
+	samplesDesc  = prometheus.NewDesc(exposition.AgentSamplesTotal, "Valid samples by whose time stamps they rest on.", []string{exposition.LabelStamps}, nil)
+	invalidDesc  = prometheus.NewDesc(exposition.AgentInvalidPacketsTotal, "Packets that were received and did not become a sample.", []string{exposition.LabelReason}, nil)
+	repliesDesc  = prometheus.NewDesc(exposition.AgentReflectorRepliesTotal, "Probes of others that were answered.", nil, nil)
+	refusalDesc  = prometheus.NewDesc(exposition.AgentReflectorRefusalsTotal, "Probes of others that the reflector did not answer.", []string{exposition.LabelReason}, nil)
+	sendErrDesc  = prometheus.NewDesc(exposition.AgentSendErrorsTotal, "Probes that the kernel refused to send.", nil, nil)
+	cappedDesc   = prometheus.NewDesc(exposition.AgentProbesCappedTotal, "Probes that were delayed by --packets-per-second.", nil, nil)
+	droppedDesc  = prometheus.NewDesc(exposition.AgentStreamDroppedTotal, "Samples that a client of the sample stream was too slow to take.", nil, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (c engineCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, desc := range []*prometheus.Desc{samplesDesc, invalidDesc, repliesDesc, refusalDesc, sendErrDesc, cappedDesc, droppedDesc} {
+	for _, desc := range []*prometheus.Desc{pairsDesc, probedByDesc, samplesDesc, invalidDesc, repliesDesc, refusalDesc, sendErrDesc, cappedDesc, droppedDesc} {
 		ch <- desc
 	}
 }
@@ -115,14 +193,30 @@ func (c engineCollector) Collect(ch chan<- prometheus.Metric) {
 	counter := func(desc *prometheus.Desc, value uint64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(desc, prometheus.CounterValue, float64(value), labels...)
 	}
-	engine, reflector := c.engine(), c.reflector()
-	counter(samplesDesc, engine.KernelSamples, string(probe.Kernel))
-	counter(samplesDesc, engine.UserSamples, string(probe.User))
-	for reason, n := range engine.Ignored {
+	pairs := c.pairs()
+	for _, method := range c.methods {
+		ch <- prometheus.MustNewConstMetric(pairsDesc, prometheus.GaugeValue, float64(pairs[method]), string(method))
+	}
+	ch <- prometheus.MustNewConstMetric(probedByDesc, prometheus.GaugeValue, float64(c.probedBy()))
+	var kernel, user, bracket, failed uint64
+	ignored := make(map[probe.Reason]uint64)
+	for _, engine := range c.engines() {
+		kernel += engine.KernelSamples
+		user += engine.UserSamples
+		bracket += engine.OutOfBracket
+		failed += engine.SendFailed
+		for reason, n := range engine.Ignored {
+			ignored[reason] += n
+		}
+	}
+	reflector := c.reflector()
+	counter(samplesDesc, kernel, string(probe.Kernel))
+	counter(samplesDesc, user, string(probe.User))
+	for reason, n := range ignored {
 		counter(invalidDesc, n, string(reason))
 	}
-	counter(invalidDesc, engine.OutOfBracket, outOfBracket)
-	counter(sendErrDesc, engine.SendFailed)
+	counter(invalidDesc, bracket, outOfBracket)
+	counter(sendErrDesc, failed)
 	counter(repliesDesc, reflector.Replies)
 	for reason, n := range reflector.Refused {
 		counter(refusalDesc, n, string(reason))

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	cliflag "k8s.io/component-base/cli/flag"
 
 	"github.com/netlatency/netlatency/pkg/latency"
+	"github.com/netlatency/netlatency/pkg/probe"
 )
 
 // Options say what an agent does. Each is a flag; Validate gives the ranges.
@@ -34,8 +36,16 @@ type Options struct {
 	Timeout time.Duration
 	// Window is how long a round trip counts, LossWindow how long a loss does.
 	Window, LossWindow time.Duration
+	// Methods are the ways to probe a peer, in the order in which they are
+	// tried; each is a probe.Method.
+	Methods []string
+	// FullSize is the size in octets of the probes of every eighth burst, 0
+	// when all are small.
+	FullSize int
 	// MaxPeers and PacketsPerSecond are hard limits of what is probed.
 	MaxPeers, PacketsPerSecond int
+	// MaxExportedPeers is the number of peers that have series of their own.
+	MaxExportedPeers int
 	// SampleStream serves every finished sample at /samples.
 	SampleStream bool
 }
@@ -57,8 +67,11 @@ func DefaultOptions() Options {
 		Timeout:          2 * time.Second,
 		Window:           5 * time.Minute,
 		LossWindow:       30 * time.Minute,
+		Methods:          []string{string(probe.MethodUDP)},
+		FullSize:         1200,
 		MaxPeers:         128,
 		PacketsPerSecond: 500,
+		MaxExportedPeers: 1000,
 	}
 }
 
@@ -80,8 +93,13 @@ func (o *Options) AddFlags(sets *cliflag.NamedFlagSets) {
 	fs.IntVar(&o.Burst, "burst", o.Burst, "Number of probes in a burst.")
 	fs.DurationVar(&o.Spacing, "spacing", o.Spacing, "Time between the probes of a burst.")
 	fs.DurationVar(&o.Timeout, "timeout", o.Timeout, "Time after which a probe without an answer is lost.")
-	fs.IntVar(&o.MaxPeers, "max-peers", o.MaxPeers, "Most peers that are probed. Of more, a fixed choice by node name is.")
+	fs.StringSliceVar(&o.Methods, "methods", o.Methods, "Methods of probing, in the order in which they are tried for a peer: udp (the peer's agent), icmp (its kernel), tcp (its agent's HTTP port), portable (ICMP timed by this process, where the kernel does not stamp packets).")
+	fs.IntVar(&o.FullSize, "full-size", o.FullSize, "Size in octets of the probes of every eighth burst, by which a path that loses large packets is found. 0 sends small ones only.")
+	fs.IntVar(&o.MaxPeers, "max-peers", o.MaxPeers, "Most peers that are probed. Of more, a fixed sample by node name is, half of it in the node's own zone.")
 	fs.IntVar(&o.PacketsPerSecond, "packets-per-second", o.PacketsPerSecond, "Most probes sent a second, over all peers. More are delayed.")
+
+	fs = sets.FlagSet("metrics")
+	fs.IntVar(&o.MaxExportedPeers, "max-exported-peers", o.MaxExportedPeers, "Most peers that have series of their own at /metrics. /matrix has all.")
 
 	fs = sets.FlagSet("statistics")
 	fs.DurationVar(&o.Window, "window", o.Window, "Time over which round trips make up a pair's statistics.")
@@ -92,6 +110,8 @@ const (
 	// minInterval keeps a typing error from turning probes into load; tests
 	// and demos need rounds of a second or less.
 	minInterval = 100 * time.Millisecond
+	// leastFullSize tells probes of full size from small ones.
+	leastFullSize = 2 * probe.MinSize
 	// maxBurst is the largest burst whose probes are still one moment.
 	maxBurst = 64
 	// maxWindowProbes and maxWindowBursts bound what a pair may remember, 16
@@ -152,6 +172,15 @@ func (o Options) Validate() error {
 			fmt.Sprintf("at most %v, so that a burst of %d ends within half of --interval %v", o.Interval/2/time.Duration(max(1, o.Burst-1)), o.Burst, o.Interval))
 	}
 	duration("timeout", o.Timeout, 10*time.Millisecond, latency.MaxRTT)
+	known := []string{string(probe.MethodUDP), string(probe.MethodICMP), string(probe.MethodTCP), string(probe.MethodPortable)}
+	wantMethods := fmt.Sprintf("one or more of %s, each once", strings.Join(known, ", "))
+	want(len(o.Methods) > 0, "methods", "empty", wantMethods)
+	for i, m := range o.Methods {
+		want(slices.Contains(known, m) && !slices.Contains(o.Methods[:i], m), "methods", fmt.Sprintf("%q", strings.Join(o.Methods, ",")), wantMethods)
+	}
+	want(o.FullSize == 0 || o.FullSize >= leastFullSize && o.FullSize <= probe.MaxSize, "full-size", o.FullSize,
+		fmt.Sprintf("0, or %d to %d", leastFullSize, probe.MaxSize))
+	number("max-exported-peers", o.MaxExportedPeers, 1, maxMaxPeers)
 	number("max-peers", o.MaxPeers, 1, maxMaxPeers)
 	number("packets-per-second", o.PacketsPerSecond, 1, maxPacketsPerSecond)
 

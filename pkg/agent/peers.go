@@ -4,27 +4,47 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 
 	discoveryv1 "k8s.io/api/discovery/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
-	discoveryinformers "k8s.io/client-go/informers/discovery/v1"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
 	"k8s.io/utils/ptr"
+
+	"github.com/netlatency/netlatency/pkg/probe"
 )
 
-// probePort is the name of the port of the agents' Service at which their
-// reflectors listen.
-const probePort = "probe"
+// Names of the ports of the agents' Service: where their reflectors listen, and
+// their HTTP servers.
+const (
+	probePort = "probe"
+	httpPort  = "http"
+)
 
-// peer is another node whose agent can be probed.
+// peer is a node whose agent can be probed.
 type peer struct {
-	Node    string
-	Address netip.AddrPort
+	Node string
+	// Zone as the EndpointSlice has it, "" when it has none.
+	Zone    string
+	Address netip.Addr
+	// ProbePort is a UDP port, HTTPPort a TCP port; 0 when there is none.
+	ProbePort, HTTPPort uint16
+}
+
+// address is where the peer is probed by a method, the zero value when it
+// cannot be.
+func (p peer) address(method probe.Method) netip.AddrPort {
+	switch {
+	case method == probe.MethodUDP && p.ProbePort != 0:
+		return netip.AddrPortFrom(p.Address, p.ProbePort)
+	case method == probe.MethodTCP && p.HTTPPort != 0:
+		return netip.AddrPortFrom(p.Address, p.HTTPPort)
+	case method == probe.MethodICMP, method == probe.MethodPortable:
+		return netip.AddrPortFrom(p.Address, 0)
+	}
+	return netip.AddrPort{}
 }
 
 // discovery follows the EndpointSlices of the agents' own headless Service.
@@ -36,12 +56,10 @@ type discovery struct {
 	Changed chan struct{}
 }
 
-func newDiscovery(client kubernetes.Interface, namespace, service string) (*discovery, error) {
-	selector := labels.Set{discoveryv1.LabelServiceName: service}.String()
+func newDiscovery(slices cache.ListerWatcher) (*discovery, error) {
 	d := &discovery{
-		informer: discoveryinformers.NewFilteredEndpointSliceInformer(client, namespace, 0, nil,
-			func(o *metav1.ListOptions) { o.LabelSelector = selector }),
-		Changed: make(chan struct{}, 1),
+		informer: cache.NewSharedIndexInformer(slices, &discoveryv1.EndpointSlice{}, 0, nil),
+		Changed:  make(chan struct{}, 1),
 	}
 	_, err := d.informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
 		AddFunc:    func(any) { d.notify() },
@@ -90,24 +108,29 @@ func (d *discovery) Slices() []*discoveryv1.EndpointSlice {
 }
 
 // peersIn returns the peers of node that are ready to be probed, ordered by
-// node name. own is the agent's own address: peers are probed in its family,
-// because that is the family its sockets have. For a node with several ready
-// agents, as in a rollout with surge, the lowest address is taken, so that
-// the order in which slices are read does not matter.
-func peersIn(from []*discoveryv1.EndpointSlice, node string, own netip.Addr, logger klog.Logger) []peer {
+// node name, and the zone of node, "" when it is not known. own is the agent's
+// own address: peers are probed in its family, because that is the family its
+// sockets have. For a node with several ready agents, as in a rollout with
+// surge, the lowest address is taken, so that the order in which slices are
+// read does not matter.
+func peersIn(from []*discoveryv1.EndpointSlice, node string, own netip.Addr, logger klog.Logger) (peers []peer, zone string) {
 	family := discoveryv1.AddressTypeIPv4
 	if own.Is6() && !own.Is4In6() {
 		family = discoveryv1.AddressTypeIPv6
 	}
-	found := make(map[string]netip.AddrPort)
+	found := make(map[string]peer)
 	for _, slice := range from {
-		port, ok := probePortOf(slice)
-		if slice.AddressType != family || !ok {
+		probes, http := portOf(slice, probePort), portOf(slice, httpPort)
+		if slice.AddressType != family || probes == 0 {
 			continue
 		}
 		for _, endpoint := range slice.Endpoints {
 			name := ptr.Deref(endpoint.NodeName, "")
-			if name == "" || name == node || !usable(endpoint.Conditions) || len(endpoint.Addresses) == 0 {
+			if name == node {
+				zone = cmp.Or(ptr.Deref(endpoint.Zone, ""), zone)
+				continue
+			}
+			if name == "" || !usable(endpoint.Conditions) || len(endpoint.Addresses) == 0 {
 				continue
 			}
 			// Only the first address is meaningful (discovery/v1 API).
@@ -116,22 +139,13 @@ func peersIn(from []*discoveryv1.EndpointSlice, node string, own netip.Addr, log
 				logger.V(2).Info("Ignoring an endpoint whose address cannot be probed", "endpointSlice", klog.KObj(slice), "peer", name, "address", endpoint.Addresses[0])
 				continue
 			}
-			to := netip.AddrPortFrom(address.Unmap(), port)
-			if before, ok := found[name]; !ok || to.Compare(before) < 0 {
+			to := peer{Node: name, Zone: ptr.Deref(endpoint.Zone, ""), Address: address.Unmap(), ProbePort: probes, HTTPPort: http}
+			if before, ok := found[name]; !ok || to.Address.Less(before.Address) {
 				found[name] = to
 			}
 		}
 	}
-	return sortedPeers(found)
-}
-
-func sortedPeers(found map[string]netip.AddrPort) []peer {
-	peers := make([]peer, 0, len(found))
-	for node, address := range found {
-		peers = append(peers, peer{node, address})
-	}
-	slices.SortFunc(peers, func(a, b peer) int { return cmp.Compare(a.Node, b.Node) })
-	return peers
+	return slices.SortedFunc(maps.Values(found), byNode), zone
 }
 
 // usable reports whether an endpoint is to be probed. An agent that is not
@@ -141,30 +155,57 @@ func usable(c discoveryv1.EndpointConditions) bool {
 	return ptr.Deref(c.Ready, true) && !ptr.Deref(c.Terminating, false)
 }
 
-// probePortOf finds the port by name: the chart may give it any number.
-func probePortOf(slice *discoveryv1.EndpointSlice) (uint16, bool) {
+// portOf finds a port by its name, for the chart may give it any number. It is
+// 0 when there is none.
+func portOf(slice *discoveryv1.EndpointSlice, name string) uint16 {
 	for _, port := range slice.Ports {
 		number := ptr.Deref(port.Port, 0)
-		if ptr.Deref(port.Name, "") == probePort && number > 0 && number <= 65535 {
-			return uint16(number), true
+		if ptr.Deref(port.Name, "") == name && number > 0 && number <= 65535 {
+			return uint16(number)
 		}
 	}
-	return 0, false
+	return 0
 }
 
-// choose cuts peers to at most limit, and says how many it left out. The
-// choice rests on the names of node and peer only, so that it is the same
+func byNode(a, b peer) int { return cmp.Compare(a.Node, b.Node) }
+
+// choose returns the peers that a node probes: all of them up to limit, and of
+// more a sample, with the number of those left out. Half of a sample is of the
+// node's own zone and the rest of all other zones alike, as far as they have
+// that many: what is not measured is estimated from what is between the same
+// groups, so each needs its witnesses.
+//
+// The choice rests on the names of node and peer only, so that it is the same
 // after every restart and rollout, and a peer that comes or goes changes one
 // place in it.
-func choose(peers []peer, node string, limit int) (chosen []peer, leftOut int) {
+func choose(peers []peer, node, zone string, limit int) (chosen []peer, leftOut int) {
 	if len(peers) <= limit {
 		return peers, 0
 	}
 	rank := make(map[string]float64, len(peers))
+	strata := make(map[string][]peer)
 	for _, p := range peers {
 		rank[p.Node] = fraction("choice", node, p.Node)
+		strata[p.Zone] = append(strata[p.Zone], p)
 	}
-	ranked := slices.Clone(peers)
-	slices.SortFunc(ranked, func(a, b peer) int { return cmp.Compare(rank[a.Node], rank[b.Node]) })
-	return ranked[:limit], len(peers) - limit
+	for _, of := range strata {
+		slices.SortFunc(of, func(a, b peer) int { return cmp.Compare(rank[a.Node], rank[b.Node]) })
+	}
+	take := func(from string, n int) {
+		n = min(n, limit-len(chosen), len(strata[from]))
+		chosen = append(chosen, strata[from][:n]...)
+		strata[from] = strata[from][n:]
+	}
+	take(zone, limit/2)
+	others := slices.DeleteFunc(slices.Sorted(maps.Keys(strata)), func(z string) bool { return z == zone })
+	// One of each at a time, so that those with few are all in.
+	for before := -1; before < len(chosen); {
+		before = len(chosen)
+		for _, z := range others {
+			take(z, 1)
+		}
+	}
+	take(zone, limit) // the others have no more
+	slices.SortFunc(chosen, byNode)
+	return chosen, len(peers) - limit
 }

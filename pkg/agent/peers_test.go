@@ -52,6 +52,11 @@ func (b sliceBuilder) ready(node, address string) sliceBuilder {
 	return b.endpoint(node, address, discoveryv1.EndpointConditions{Ready: new(true)})
 }
 
+// agentOn is the peer whose agent has the ports of slice.
+func agentOn(node, address string) peer {
+	return peer{Node: node, Address: netip.MustParseAddr(address), ProbePort: 9465, HTTPPort: 8080}
+}
+
 func at(address string) netip.AddrPort { return netip.MustParseAddrPort(address) }
 
 func TestPeersAreTheReadyAgentsOfOtherNodes(t *testing.T) {
@@ -64,39 +69,39 @@ func TestPeersAreTheReadyAgentsOfOtherNodes(t *testing.T) {
 		"ordered by node, with the port that is named probe": {
 			own:    ipv4,
 			slices: []sliceBuilder{slice("a").ready("node-3", "10.0.0.3"), slice("b").ready("node-2", "10.0.0.2")},
-			want:   []peer{{"node-2", at("10.0.0.2:9465")}, {"node-3", at("10.0.0.3:9465")}},
+			want:   []peer{agentOn("node-2", "10.0.0.2"), agentOn("node-3", "10.0.0.3")},
 		},
 		"the own node is no peer": {
 			own:    ipv4,
 			slices: []sliceBuilder{slice("a").ready("node-1", "10.0.0.1").ready("node-2", "10.0.0.2")},
-			want:   []peer{{"node-2", at("10.0.0.2:9465")}},
+			want:   []peer{agentOn("node-2", "10.0.0.2")},
 		},
 		"who is not ready has no reflector yet, who terminates soon has none": {
 			own: ipv4,
 			slices: []sliceBuilder{slice("a").
 				endpoint("node-2", "10.0.0.2", discoveryv1.EndpointConditions{Ready: new(false)}).
 				endpoint("node-3", "10.0.0.3", discoveryv1.EndpointConditions{Ready: new(true), Terminating: new(true)})},
-			want: []peer{},
+			want: nil,
 		},
 		"an unknown readiness is ready, as the API says": {
 			own:    ipv4,
 			slices: []sliceBuilder{slice("a").endpoint("node-2", "10.0.0.2", discoveryv1.EndpointConditions{})},
-			want:   []peer{{"node-2", at("10.0.0.2:9465")}},
+			want:   []peer{agentOn("node-2", "10.0.0.2")},
 		},
 		"in a dual-stack cluster, the family of the own address: IPv4": {
 			own:    ipv4,
 			slices: []sliceBuilder{slice("a").ready("node-2", "10.0.0.2"), slice("b").ipv6().ready("node-2", "fd00::2")},
-			want:   []peer{{"node-2", at("10.0.0.2:9465")}},
+			want:   []peer{agentOn("node-2", "10.0.0.2")},
 		},
 		"in a dual-stack cluster, the family of the own address: IPv6": {
 			own:    ipv6,
 			slices: []sliceBuilder{slice("a").ready("node-2", "10.0.0.2"), slice("b").ipv6().ready("node-2", "fd00::2")},
-			want:   []peer{{"node-2", at("[fd00::2]:9465")}},
+			want:   []peer{agentOn("node-2", "fd00::2")},
 		},
 		"two ready agents on a node: the same one whatever the order": {
 			own:    ipv4,
 			slices: []sliceBuilder{slice("a").ready("node-2", "10.0.0.9"), slice("b").ready("node-2", "10.0.0.2").ready("node-2", "10.0.0.5")},
-			want:   []peer{{"node-2", at("10.0.0.2:9465")}},
+			want:   []peer{agentOn("node-2", "10.0.0.2")},
 		},
 		"what cannot be probed is left out": {
 			own: ipv4,
@@ -106,12 +111,12 @@ func TestPeersAreTheReadyAgentsOfOtherNodes(t *testing.T) {
 				slice("c").ports(discoveryv1.EndpointPort{Name: new("probe"), Port: new(int32(70000))}).ready("node-7", "10.0.0.7"),
 				slice("d").ports(discoveryv1.EndpointPort{Name: new("other"), Port: new(int32(9465))}).ready("node-8", "10.0.0.8"),
 			},
-			want: []peer{},
+			want: nil,
 		},
 		"an endpoint without addresses": {
 			own:    ipv4,
 			slices: []sliceBuilder{{&discoveryv1.EndpointSlice{AddressType: discoveryv1.AddressTypeIPv4, Ports: slice("").Ports, Endpoints: []discoveryv1.Endpoint{{NodeName: new("node-2")}}}}},
-			want:   []peer{},
+			want:   nil,
 		},
 	}
 	for name, test := range tests {
@@ -121,8 +126,8 @@ func TestPeersAreTheReadyAgentsOfOtherNodes(t *testing.T) {
 			for _, s := range test.slices {
 				from = append(from, s.EndpointSlice)
 			}
-			got := peersIn(from, "node-1", test.own, logger)
-			if diff := cmp.Diff(test.want, got, cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); diff != "" {
+			got, _ := peersIn(from, "node-1", test.own, logger)
+			if diff := cmp.Diff(test.want, got, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
 				t.Errorf("peers (-want +got):\n%s", diff)
 			}
 		})
@@ -135,7 +140,7 @@ func TestAChoiceOfPeers(t *testing.T) {
 		all = append(all, peer{Node: fmt.Sprintf("node-%d", i)})
 	}
 	chosenBy := func(node string, from []peer) map[string]bool {
-		chosen, _ := choose(from, node, 128)
+		chosen, _ := choose(from, node, "", 128)
 		names := make(map[string]bool)
 		for _, p := range chosen {
 			names[p.Node] = true
@@ -144,13 +149,13 @@ func TestAChoiceOfPeers(t *testing.T) {
 	}
 
 	t.Run("is everyone up to the limit", func(t *testing.T) {
-		chosen, leftOut := choose(all[:128], "node-x", 128)
+		chosen, leftOut := choose(all[:128], "node-x", "", 128)
 		if len(chosen) != 128 || leftOut != 0 {
 			t.Errorf("%d chosen, %d left out: want 128 and 0", len(chosen), leftOut)
 		}
 	})
 	t.Run("is cut to the limit, and says what it leaves out", func(t *testing.T) {
-		chosen, leftOut := choose(all, "node-x", 128)
+		chosen, leftOut := choose(all, "node-x", "", 128)
 		if len(chosen) != 128 || leftOut != 172 {
 			t.Errorf("%d chosen, %d left out: want 128 and 172", len(chosen), leftOut)
 		}
@@ -165,6 +170,35 @@ func TestAChoiceOfPeers(t *testing.T) {
 		// Each is missed by all ten with probability 0.57^10, 0.4 %.
 		if len(covered) < 295 {
 			t.Errorf("ten agents cover %d of 300 peers", len(covered))
+		}
+	})
+	t.Run("is half of the own zone, and of the other zones alike", func(t *testing.T) {
+		zones := []string{"a", "a", "a", "a", "b", "b", "c"} // of 300 nodes: 172, 86, 42
+		var zoned []peer
+		for i, p := range all {
+			p.Zone = zones[i%len(zones)]
+			zoned = append(zoned, p)
+		}
+		of := func(zone string, limit int) map[string]int {
+			chosen, _ := choose(zoned, "node-x", zone, limit)
+			counts := make(map[string]int)
+			for _, p := range chosen {
+				counts[p.Zone]++
+			}
+			return counts
+		}
+		for zone, want := range map[string]map[string]int{
+			"a":       {"a": 64, "b": 32, "c": 32},
+			"b":       {"a": 32, "b": 64, "c": 32},
+			"c":       {"a": 43, "b": 43, "c": 42}, // which has no more
+			"unknown": {"a": 43, "b": 43, "c": 42},
+		} {
+			if diff := cmp.Diff(want, of(zone, 128)); diff != "" {
+				t.Errorf("peers by zone, chosen by a node of zone %s (-want +got):\n%s", zone, diff)
+			}
+		}
+		if diff := cmp.Diff(map[string]int{"a": 132, "b": 86, "c": 42}, of("a", 260)); diff != "" {
+			t.Errorf("peers by zone when the other zones have too few (-want +got):\n%s", diff)
 		}
 	})
 	t.Run("changes in one place when a peer goes", func(t *testing.T) {

@@ -48,6 +48,8 @@ type turn struct {
 	// still to be sent; 0 between bursts.
 	number uint64
 	left   int
+	// rounds counts the bursts of this peer.
+	rounds uint64
 	index  int // in the queue
 }
 
@@ -55,12 +57,17 @@ type turn struct {
 type packet struct {
 	peer  string
 	burst uint64
+	full  bool // to be of full size
 }
 
 const (
 	// roundJitter is the share of the interval by which a burst is moved
 	// either way at random.
 	roundJitter = 0.1
+	// fullSizeRounds is how often a burst is of full size: one round in this
+	// many. A fault of the MTU shows within minutes, and costs a path with a
+	// slow link an eighth of its samples at most.
+	fullSizeRounds = 8
 	// fullRatePeers is the number of peers up to which each is probed every
 	// interval. Beyond it the interval grows with the logarithm of their
 	// number, as Cilium's health probes do (ClusterSizeDependantInterval), so
@@ -139,6 +146,7 @@ func (p *plan) take(t *turn, now time.Time) packet {
 	if t.left == 0 {
 		p.bursts++
 		t.number, t.left = p.bursts, p.burst
+		t.rounds++
 	}
 	t.left--
 	if t.left > 0 {
@@ -153,7 +161,7 @@ func (p *plan) take(t *turn, now time.Time) packet {
 		t.due = t.slot.Add(time.Duration(jitter * float64(interval)))
 	}
 	heap.Fix(&p.queue, t.index)
-	return packet{peer: t.peer, burst: t.number}
+	return packet{peer: t.peer, burst: t.number, full: t.rounds%fullSizeRounds == 0}
 }
 
 // fraction is a number in [0, 1) that is always the same for an ordered pair

@@ -74,7 +74,7 @@ func TestAPeerIsProbedInBurstsARoundApart(t *testing.T) {
 	for round := range 3 {
 		for i := range 4 {
 			want = append(want, departure{
-				packet{"peer-0", uint64(round + 1)},
+				packet{"peer-0", uint64(round + 1), false},
 				first + time.Duration(round)*10*time.Second + time.Duration(i)*20*ms,
 			})
 		}

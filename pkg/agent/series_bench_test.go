@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/common/expfmt"
 
 	"github.com/netlatency/netlatency/pkg/exposition"
+	"github.com/netlatency/netlatency/pkg/probe"
 )
 
 // largeCluster is the size of the largest cluster that Kubernetes supports.
@@ -17,19 +18,18 @@ const largeCluster = 5000
 // BenchmarkSeries is how many series about pairs a Prometheus has of the
 // agents of a cluster of 5000 nodes, counted on a page of /metrics as the agent
 // encodes it and multiplied; a native histogram is one series. What an agent
-// probes of so many is given: 32 nodes, which is 16 on which targets run and a
-// sample of 16, or as many as --max-peers lets it by default. The time is that
-// of one page.
+// probes of so many is given: 32 nodes (--max-peers=32), for instance 16 on
+// which targets run and a sample of 16, or as many as --max-peers lets it by
+// default. A pair that lost something has one series more, and is not counted.
+// The time is that of one page.
 func BenchmarkSeries(b *testing.B) {
 	for _, peers := range []int{32, DefaultOptions().MaxPeers} {
 		b.Run(fmt.Sprintf("%dpeers", peers), func(b *testing.B) {
-			m := newMetrics("node-0", "v1.2.3")
+			m := newMetrics("node-0", "v1.2.3", DefaultOptions().MaxExportedPeers)
 			for i := range peers {
-				peer := fmt.Sprintf("node-%d", i+1)
-				m.Sent(peer)
-				m.Answered(peer, ms)
-				m.Sent(peer)
-				m.Lost(peer)
+				pair := m.Series(fmt.Sprintf("node-%d", i+1), []probe.Method{probe.MethodUDP})
+				pair[0].Sent(false)
+				pair[0].Answered(ms)
 			}
 			var page bytes.Buffer
 			for b.Loop() {

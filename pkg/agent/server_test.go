@@ -140,7 +140,7 @@ func TestTheHistogramIsNative(t *testing.T) {
 }
 
 func TestNotReadyBeforeThePeersAreKnown(t *testing.T) {
-	a, err := newAgent(testOptions(), "v1.2.3", fake.NewClientset(), clocktesting.NewFakeClock(start))
+	a, err := newAgent(testOptions(), "v1.2.3", slicesOf(fake.NewClientset()), clocktesting.NewFakeClock(start))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -129,13 +129,13 @@ func (w *window) burst(number uint64, at time.Duration) *burst {
 
 // Statistics is what the window knows at now of the last span, which is cut to
 // the window's own; 0 is all of it. Losses are always over the whole loss
-// window. Samples is 0 when no probe was answered in the span, and then no
+// window. Method is left to the caller. Samples is 0 when no probe was answered in the span, and then no
 // latency has a meaning.
 func (w *window) Statistics(now time.Time, span time.Duration) latency.Distribution {
 	if span <= 0 || span > w.spans.samples {
 		span = w.spans.samples
 	}
-	d := latency.Distribution{Method: methodUDP}
+	var d latency.Distribution
 	rtts, newest := w.within(now.Sub(w.epoch), span, &d)
 	d.Samples = len(rtts)
 	if d.Samples == 0 {

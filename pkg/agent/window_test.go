@@ -64,33 +64,33 @@ func TestStatisticsOfAWindow(t *testing.T) {
 	}{
 		"nothing was measured": {
 			history: newHistory(),
-			want:    latency.Distribution{Method: "udp"},
+			want:    latency.Distribution{},
 		},
 		"quantiles are values that were measured": {
 			history: newHistory().bursts(1, 400*us, 100*us, 300*us, 200*us),
 			want: latency.Distribution{
-				Method: "udp", Samples: 4, Sent: 4, Newest: start.Add(60 * ms),
+				Samples: 4, Sent: 4, Newest: start.Add(60 * ms),
 				Mean: 250 * us, Min: 100 * us, P50: 200 * us, P90: 400 * us, P99: 400 * us,
 			},
 		},
 		"one absurd sample counts as 20 medians in the mean": {
 			history: newHistory().bursts(1, 100*us, 100*us, 100*us, 8*time.Second),
 			want: latency.Distribution{
-				Method: "udp", Samples: 4, Sent: 4, Newest: start.Add(60 * ms),
+				Samples: 4, Sent: 4, Newest: start.Add(60 * ms),
 				Mean: 575 * us, Min: 100 * us, P50: 100 * us, P90: 8 * time.Second, P99: 8 * time.Second,
 			},
 		},
 		"a lost probe is a loss and no latency": {
 			history: newHistory().bursts(1, 100*us, lost, 100*us, 100*us),
 			want: latency.Distribution{
-				Method: "udp", Samples: 3, Sent: 4, Lost: 1, Newest: start.Add(60 * ms),
+				Samples: 3, Sent: 4, Lost: 1, Newest: start.Add(60 * ms),
 				Mean: 100 * us, Min: 100 * us, P50: 100 * us, P90: 100 * us, P99: 100 * us,
 			},
 		},
 		"a burst lost whole is an outage: it ages the pair and is no loss": {
 			history: newHistory().bursts(1, 100*us, 100*us, 100*us, 100*us).bursts(6, lost, lost, lost, lost),
 			want: latency.Distribution{
-				Method: "udp", Samples: 4, Sent: 4, Newest: start.Add(60 * ms),
+				Samples: 4, Sent: 4, Newest: start.Add(60 * ms),
 				Mean: 100 * us, Min: 100 * us, P50: 100 * us, P90: 100 * us, P99: 100 * us,
 			},
 		},
@@ -98,14 +98,14 @@ func TestStatisticsOfAWindow(t *testing.T) {
 			history: newHistory().bursts(1, 100*us, lost, lost, 100*us).bursts(60, 110*us, 110*us, 110*us, 110*us),
 			want: latency.Distribution{
 				// 29 bursts, and of the one five minutes ago all but its first packet.
-				Method: "udp", Samples: 119, Sent: 244, Lost: 2, Newest: start.Add(600*time.Second + 60*ms),
+				Samples: 119, Sent: 244, Lost: 2, Newest: start.Add(600*time.Second + 60*ms),
 				Mean: 110 * us, Min: 110 * us, P50: 110 * us, P90: 110 * us, P99: 110 * us,
 			},
 		},
 		"losses are forgotten after the loss window": {
 			history: newHistory().bursts(1, 100*us, lost, lost, 100*us).bursts(180, 100*us),
 			want: latency.Distribution{
-				Method: "udp", Samples: 29, Sent: 179, Newest: start.Add(1800 * time.Second),
+				Samples: 29, Sent: 179, Newest: start.Add(1800 * time.Second),
 				Mean: 100 * us, Min: 100 * us, P50: 100 * us, P90: 100 * us, P99: 100 * us,
 			},
 		},
@@ -113,18 +113,18 @@ func TestStatisticsOfAWindow(t *testing.T) {
 			history: newHistory().bursts(3, 100*us).bursts(2, 120*us),
 			span:    21 * time.Second,
 			want: latency.Distribution{
-				Method: "udp", Samples: 2, Sent: 5, Newest: start.Add(40 * time.Second),
+				Samples: 2, Sent: 5, Newest: start.Add(40 * time.Second),
 				Mean: 120 * us, Min: 120 * us, P50: 120 * us, P90: 120 * us, P99: 120 * us,
 			},
 		},
 		"a reader who asks for more gets the window": {
 			history: newHistory().bursts(1, 100*us).bursts(30, lost, lost),
 			span:    time.Hour,
-			want:    latency.Distribution{Method: "udp", Sent: 1},
+			want:    latency.Distribution{Sent: 1},
 		},
 		"nothing was answered: sent and lost say nothing either": {
 			history: newHistory().bursts(5, lost, lost, lost, lost),
-			want:    latency.Distribution{Method: "udp"},
+			want:    latency.Distribution{},
 		},
 	}
 	for name, test := range tests {
@@ -152,7 +152,7 @@ func TestOutcomesMayComeLateAndOutOfOrder(t *testing.T) {
 
 	got := h.Statistics(start.Add(12*time.Second), 0)
 	want := latency.Distribution{
-		Method: "udp", Samples: 3, Sent: 5, Lost: 2, Newest: start.Add(10 * time.Second),
+		Samples: 3, Sent: 5, Lost: 2, Newest: start.Add(10 * time.Second),
 		Mean: 290 * us / 3, Min: 90 * us, P50: 100 * us, P90: 100 * us, P99: 100 * us,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -274,7 +274,7 @@ func TestAfterAChangeOnlyTheNewPathSpeaks(t *testing.T) {
 
 	got := h.Statistics(h.now, 0)
 	want := latency.Distribution{
-		Method: "udp", Samples: 12, Sent: 12, Newest: start.Add(330*time.Second + 60*ms),
+		Samples: 12, Sent: 12, Newest: start.Add(330*time.Second + 60*ms),
 		Mean: 8 * ms, Min: 8 * ms, P50: 8 * ms, P90: 8 * ms, P99: 8 * ms,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

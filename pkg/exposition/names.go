@@ -40,6 +40,9 @@ const (
 	ProbesSentTotal = "netlatency_probes_sent_total"
 	// ProbesLostTotal counts probes without an answer in time.
 	ProbesLostTotal = "netlatency_probes_lost_total"
+	// FullSizeProbesLostTotal counts, of those, the ones of full size; only
+	// for pairs that lost some.
+	FullSizeProbesLostTotal = "netlatency_full_size_probes_lost_total"
 )
 
 // Families of MetricsPath about the agent itself.
@@ -51,6 +54,16 @@ const (
 	// AgentPeersLeftOut is the number of known peers that are not probed
 	// because there are more than the agent may probe.
 	AgentPeersLeftOut = "netlatency_agent_peers_left_out"
+	// AgentFullSizeProbesSentTotal counts probes of full size, over all peers.
+	AgentFullSizeProbesSentTotal = "netlatency_agent_full_size_probes_sent_total"
+	// AgentUnexportedSamplesTotal counts samples of peers that have no series
+	// because there are more than the agent may export.
+	AgentUnexportedSamplesTotal = "netlatency_agent_unexported_samples_total"
+	// AgentProbedBy is the number of sources whose probes were answered lately.
+	AgentProbedBy = "netlatency_agent_probed_by"
+	// AgentPairs is the number of pairs, label method, by the method of their
+	// newest answer.
+	AgentPairs = "netlatency_agent_pairs"
 	// AgentSamplesTotal counts valid samples, label stamps.
 	AgentSamplesTotal = "netlatency_agent_samples_total"
 	// AgentInvalidPacketsTotal counts received packets that did not become a

@@ -10,16 +10,18 @@ import (
 	"time"
 )
 
-// The kernel stamps what arrives only while some socket asks for it, and
-// starts to a moment after the first one did. Here sockets come and go with
-// every test, so one is kept open for all of them.
 func TestMain(m *testing.M) {
-	if runtime.GOOS == "linux" {
-		if err := keepStamping(); err != nil {
-			fmt.Fprintln(os.Stderr, "This machine does not stamp packets:", err)
+	os.Exit(inLab(func() int {
+		// The kernel stamps what arrives only while some socket asks for it,
+		// and starts to a moment after the first one did. Here sockets come
+		// and go with every test, so one is kept open for all of them.
+		if runtime.GOOS == "linux" {
+			if err := keepStamping(); err != nil {
+				fmt.Fprintln(os.Stderr, "This machine does not stamp packets:", err)
+			}
 		}
-	}
-	os.Exit(m.Run())
+		return m.Run()
+	}))
 }
 
 func keepStamping() error {

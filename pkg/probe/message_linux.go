@@ -50,7 +50,7 @@ func (m *messages) receive(fd, flags int) (int, error) {
 		m.headers[i].Namelen = unix.SizeofSockaddrInet6
 		m.headers[i].SetControllen(controlSize)
 	}
-	n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(&m.headers[0])), batch, uintptr(flags|unix.MSG_DONTWAIT), 0, 0)
+	n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(&m.headers[0])), batch, uintptr(flags|unix.MSG_DONTWAIT), 0, 0)
 	switch errno {
 	case 0:
 		return int(n), nil

@@ -9,7 +9,8 @@ import (
 type StampSource string
 
 const (
-	// Kernel says that t1, t2, t3 and t4 are all stamps of a kernel.
+	// Kernel says that t1, t2, t3 and t4, as far as the method has them, are
+	// all stamps of a kernel.
 	Kernel StampSource = "kernel"
 	// User says that at least one of them is a reading of the user's clock,
 	// and what the host did between that and the network device is in the
@@ -19,9 +20,11 @@ const (
 
 // Probe is one packet to be sent.
 type Probe struct {
-	Peer netip.AddrPort // the peer's probe port
-	Size int            // octets of UDP payload, MinSize to MaxSize
-	Tag  uint64         // the caller's own, for instance the number of a burst
+	Peer netip.AddrPort // the peer's probe port; ICMP takes the address alone
+	Size int            // octets of UDP payload, or of an echo's data; MinSize to MaxSize
+	// Tag is the caller's own, the number of a burst. Packets to a peer with
+	// the same tag leave from the same port.
+	Tag uint64
 }
 
 // Outcome is how a Probe ended. At most one of Lost and Discarded is set, and
@@ -34,7 +37,7 @@ type Outcome struct {
 	Lost bool
 	// Discarded: neither a sample nor a loss, and to be counted as neither.
 	// The answer came but its stamps contradict each other (a clock was
-	// stepped), or the peer was forgotten or the UDP ended before it came.
+	// stepped), or the peer was forgotten or the engine ended before it came.
 	Discarded bool
 	// RTT is the round-trip time without the reflector's share, never
 	// negative and never more than the monotonic clock saw pass.
@@ -75,17 +78,21 @@ const (
 	SendFailed Reason = "send_failed"
 )
 
-// Counters is what a UDP has counted since it was opened. Sent less all
+// Counters is what an engine has counted since it was opened. Sent less all
 // outcomes is what is under way: Kernel + User samples, Lost, OutOfBracket
 // and Abandoned are the outcomes.
 type Counters struct {
 	Sent       uint64 // probes that the kernel took
-	SendFailed uint64 // calls of Send that returned an error of the kernel
+	SendFailed uint64 // probes that the kernel refused
 
 	KernelSamples, UserSamples uint64
 	Lost                       uint64
 	OutOfBracket               uint64 // discarded: stamps that contradict each other
 	Abandoned                  uint64 // discarded: forgotten while under way
+
+	// Reordered counts samples whose answer was overtaken: it came after that
+	// of a later packet to the same peer (RFC 4737, Type-P-Reordered).
+	Reordered uint64
 
 	// Ignored counts packets that arrived and were not used. All reasons that
 	// can occur are there from the start.

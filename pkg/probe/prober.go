@@ -10,9 +10,10 @@ import (
 
 // prober matches what comes back with what was sent. It knows no socket and
 // no clock: packets, stamps and readings of the clock come in, Outcomes pile
-// up in ready. It is owned by a UDP and guarded by its mutex.
+// up in ready. It is owned by an engine and guarded by its mutex.
 type prober struct {
 	timeout, hold time.Duration
+	echo          bool // peers are addresses, and their kernels answer (ICMP)
 	newSession    func() uint64
 
 	sessions map[netip.AddrPort]*session
@@ -27,6 +28,10 @@ type prober struct {
 type session struct {
 	id   uint64
 	next uint32 // sequence number of the next packet
+	// newest is the latest packet that was answered in time, and when its
+	// answer arrived by the kernel's stamp, if it has one.
+	newest   uint32
+	newestT4 int64
 	// answered has bit i set if packet next-1-i was answered. It tells a
 	// duplicate from a late reply after the packet has ended.
 	answered    uint64
@@ -54,14 +59,18 @@ const (
 	abandoned
 )
 
-func newProber(timeout, hold time.Duration) *prober {
+func newProber(timeout, hold time.Duration, echo bool) *prober {
+	stamps := []string{"t1", "t2", "t3", "t4"}
+	if echo {
+		stamps = []string{"t1", "t4"}
+	}
 	return &prober{
-		timeout: timeout, hold: hold,
+		timeout: timeout, hold: hold, echo: echo,
 		newSession: randomSession,
 		sessions:   make(map[netip.AddrPort]*session),
 		counters: Counters{
 			Ignored: counts(Malformed, WrongSize, WrongSource, WrongSession, Unsent, Duplicate, Late, Unwanted),
-			Missing: counts("t1", "t2", "t3", "t4"),
+			Missing: counts(stamps...),
 		},
 	}
 }
@@ -75,12 +84,13 @@ func randomSession() uint64 {
 }
 
 // begin takes the next packet of the peer's session. It must be sent, or
-// taken back with abort before anything else happens.
+// taken back with abort before the lock is released.
 func (p *prober) begin(probe Probe) *packet {
-	s := p.sessions[key(probe.Peer)]
+	peer := p.key(probe.Peer)
+	s := p.sessions[peer]
 	if s == nil {
 		s = &session{id: p.newSession(), next: 1}
-		p.sessions[key(probe.Peer)] = s
+		p.sessions[peer] = s
 	}
 	var k *packet
 	if last := len(p.free) - 1; last >= 0 {
@@ -89,19 +99,22 @@ func (p *prober) begin(probe Probe) *packet {
 		k = new(packet)
 	}
 	p.tickets++
-	*k = packet{Probe: probe, session: s, seq: s.next, ticket: p.tickets}
+	*k = packet{Probe: probe, exchange: exchange{echo: p.echo}, session: s, seq: s.next, ticket: p.tickets}
 	s.next++
 	s.answered <<= 1
 	s.outstanding = append(s.outstanding, k)
 	return k
 }
 
-// abort takes back the newest packet of a session, which was not sent.
+// abort takes back a packet that was not sent. Its number is used again unless
+// the session has a newer packet in the same batch.
 func (p *prober) abort(k *packet) {
 	s := k.session
-	s.next--
-	s.answered >>= 1
-	s.outstanding = s.outstanding[:len(s.outstanding)-1]
+	if k.seq == s.next-1 {
+		s.next--
+		s.answered >>= 1
+	}
+	s.outstanding = slices.DeleteFunc(s.outstanding, func(other *packet) bool { return other == k })
 	p.release(k)
 }
 
@@ -118,7 +131,7 @@ func (k *packet) transmitted(ticket uint64, t1 int64) {
 // the kernel's stamp t4 (0 if there is none) and what the user's clocks said
 // after it was read.
 func (p *prober) reply(from netip.AddrPort, h Header, size int, t4 int64, now reading) {
-	s := p.sessions[key(from)]
+	s := p.sessions[p.key(from)]
 	if s == nil {
 		p.counters.Ignored[WrongSource]++
 		return
@@ -171,6 +184,12 @@ func (p *prober) reply(from netip.AddrPort, h Header, size int, t4 int64, now re
 		})
 		return
 	}
+	switch {
+	case s.newest == 0 || int32(h.Seq-s.newest) > 0:
+		s.newest, s.newestT4 = h.Seq, t4
+	case t4 == 0 || t4 >= s.newestT4: // else it only waited in another socket
+		p.counters.Reordered++
+	}
 	k.held = true
 	if behind < 64 {
 		s.answered |= 1 << behind
@@ -211,14 +230,14 @@ func (p *prober) expire(now time.Time) {
 
 // forget ends all packets to the peer and its session.
 func (p *prober) forget(peer netip.AddrPort) {
-	if s := p.sessions[key(peer)]; s != nil {
+	if s := p.sessions[p.key(peer)]; s != nil {
 		p.sweep(s, func(k *packet) ending {
 			if k.held {
 				return sampled
 			}
 			return abandoned
 		})
-		delete(p.sessions, key(peer))
+		delete(p.sessions, p.key(peer))
 	}
 }
 
@@ -274,7 +293,7 @@ func (p *prober) count(k *packet, source StampSource) {
 		name    string
 		present bool
 	}{{"t1", k.t1 != 0}, {"t2", k.kernelT2}, {"t3", k.t3 != 0}, {"t4", k.t4 != 0}} {
-		if !stamp.present {
+		if !stamp.present && !(p.echo && (stamp.name == "t2" || stamp.name == "t3")) {
 			p.counters.Missing[stamp.name]++
 		}
 	}
@@ -296,7 +315,16 @@ func (s *session) find(seq uint32) *packet {
 	return nil
 }
 
-// key is the peer as sessions know it: an IPv4 address is the same one when
+// key is the peer as sessions know it.
+func (p *prober) key(peer netip.AddrPort) netip.AddrPort {
+	peer = key(peer)
+	if p.echo {
+		return netip.AddrPortFrom(peer.Addr(), 0)
+	}
+	return peer
+}
+
+// key is the peer without a difference that means nothing: an IPv4 address is the same one when
 // it is written as IPv6.
 func key(peer netip.AddrPort) netip.AddrPort {
 	return netip.AddrPortFrom(peer.Addr().Unmap(), peer.Port())

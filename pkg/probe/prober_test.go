@@ -58,7 +58,7 @@ type sentPacket struct {
 
 func newBench(t *testing.T, timeout, hold time.Duration) *bench {
 	t.Helper()
-	b := &bench{T: t, prober: newProber(timeout, hold), left: make(map[flight]int64)}
+	b := &bench{T: t, prober: newProber(timeout, hold, false), left: make(map[flight]int64)}
 	b.now = reading{at: time.Unix(1_800_000_000, 0), unix: 1_800_000_000_000_000_000}
 	session := uint64(100)
 	b.newSession = func() uint64 { session++; return session }
@@ -309,6 +309,87 @@ func TestDuplicatesAreIgnored(t *testing.T) {
 	b.receive(first, nil) // after it was delivered
 	b.want("after duplicates", brief{1, byKernel})
 	b.wantIgnored(map[Reason]uint64{Duplicate: 2})
+}
+
+func TestAnswersThatWereOvertakenAreCounted(t *testing.T) {
+	b := newBench(t, time.Second, 0)
+	first, second, third, other := b.send(peerA, 0), b.send(peerA, 0), b.send(peerA, 0), b.send(peerB, 0)
+	b.receive(third, nil)
+	b.receive(other, nil)
+	b.receive(first, nil)
+	b.receive(second, nil) // by the third, not by the first
+	b.receive(second, nil) // a duplicate is only that
+	b.receive(b.send(peerA, 0), nil)
+	if got := b.counters.Reordered; got != 2 {
+		t.Errorf("%d answers were overtaken, want 2", got)
+	}
+	b.wantIgnored(map[Reason]uint64{Duplicate: 1})
+}
+
+func TestAnAnswerThatWaitedInAnotherSocketWasNotOvertaken(t *testing.T) {
+	b := newBench(t, time.Second, 0)
+	first, second := b.send(peerA, 0), b.send(peerA, 0)
+	arrived := b.now.unix + int64(500*us)
+	b.pass(time.Millisecond)
+	b.reply(peerA, b.header(second, nil), second.size, arrived+1, b.now)
+	b.reply(peerA, b.header(first, nil), first.size, arrived, b.now)
+	if got := b.counters.Reordered; got != 0 {
+		t.Errorf("%d answers were overtaken, want none", got)
+	}
+}
+
+func TestAPacketOfABatchThatWasNotSentLeavesTheOthersAlone(t *testing.T) {
+	b := newBench(t, time.Second, 0)
+	first, second, third := b.send(peerA, 1), b.send(peerA, 2), b.send(peerA, 3)
+	b.abort(second.packet)
+	b.abort(third.packet)
+	fourth := b.send(peerA, 4)
+	if fourth.seq != 3 {
+		t.Errorf("the packet after two that failed has number %d, want that of the last", fourth.seq)
+	}
+	b.receive(first, nil)
+	b.receive(fourth, nil)
+	b.want("after both replies", brief{1, byUser}, brief{3, byUser})
+}
+
+// An echo has no t2 and t3: what the peer's kernel took is part of the sample.
+func TestAnEchoIsASampleByTheStampsOfItsProber(t *testing.T) {
+	for _, test := range []struct {
+		name        string
+		t1, t4      bool
+		want        string
+		wantMissing map[string]uint64
+	}{
+		{"both stamps", true, true, "200µs kernel", map[string]uint64{"t1": 0, "t4": 0}},
+		{"without t1", false, true, "210µs user", map[string]uint64{"t1": 1, "t4": 0}},
+		{"without t4", true, false, "230µs user", map[string]uint64{"t1": 0, "t4": 1}},
+		{"neither", false, false, "240µs user", map[string]uint64{"t1": 1, "t4": 1}},
+	} {
+		b := newBench(t, time.Second, 0)
+		b.prober = newProber(time.Second, 0, true)
+		k := b.begin(Probe{Peer: peerA, Size: MinSize})
+		k.sent = b.now
+		stamp := map[bool]int64{true: 1}
+		k.transmitted(k.ticket, stamp[test.t1]*(b.now.unix+toKernel))
+		b.pass(time.Duration(toKernel + 2*oneWay + toUser))
+		// The kernel does not know of ports.
+		from := netip.AddrPortFrom(peerA.Addr(), 0)
+		b.reply(from, Header{Kind: Request, Session: k.session.id, Seq: 1}, MinSize, stamp[test.t4]*(b.now.unix-toUser), b.now)
+		b.want(test.name, brief{1, test.want})
+		if diff := cmp.Diff(test.wantMissing, b.counters.Missing); diff != "" {
+			t.Errorf("%s: missing stamps (-want +got):\n%s", test.name, diff)
+		}
+	}
+}
+
+func TestAPeerOfEchoesIsAnAddress(t *testing.T) {
+	p := newProber(time.Second, 0, true)
+	k := p.begin(Probe{Peer: peerA, Size: MinSize})
+	k.sent = reading{at: noon}
+	p.forget(netip.AddrPortFrom(peerA.Addr(), 1))
+	if len(p.sessions) != 0 || len(p.ready) != 1 || p.ready[0].Peer != peerA {
+		t.Errorf("forgotten by another port: sessions %v, outcomes %+v, want none and that of %v", p.sessions, p.ready, peerA)
+	}
 }
 
 func TestAStepOfTheClockDiscardsTheSample(t *testing.T) {

@@ -47,9 +47,10 @@ type ReflectorCounters struct {
 }
 
 // reflectorSession includes the source, so that no one can move the record of
-// another's session.
+// another's session. The port is not in it: probes of one session leave from
+// several.
 type reflectorSession struct {
-	source netip.AddrPort
+	source netip.Addr
 	id     uint64
 }
 
@@ -90,6 +91,17 @@ func (r *Reflector) Counters() ReflectorCounters {
 	return c
 }
 
+// Sources is the number of addresses that have sent a request since then, as
+// far as they are remembered.
+func (r *Reflector) Sources(since time.Time) (n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for e := r.sources.root.older; e != &r.sources.root && !e.value.at.Before(since); e = e.older {
+		n++
+	}
+	return n
+}
+
 // answer returns the reply to a request that came at t2, without its T3, and
 // what transmitted wants to know when the reply has left. ok is false if the
 // request is refused.
@@ -106,7 +118,7 @@ func (r *Reflector) answer(from netip.AddrPort, request Header, t2 int64, kernel
 		return Header{}, nil, 0, false
 	}
 	reply = Header{Kind: Reply, Session: request.Session, Seq: request.Seq, T2: t2, KernelT2: kernelT2}
-	record = r.sessions.get(reflectorSession{from, request.Session})
+	record = r.sessions.get(reflectorSession{from.Addr(), request.Session})
 	if record.ticket != 0 {
 		reply.PrevSeq, reply.PrevT3, reply.PrevSent = record.seq, record.t3, record.t3 != 0
 		if int32(request.Seq-record.seq) <= 0 {
@@ -130,13 +142,11 @@ func (r *Reflector) transmitted(record *reflection, ticket uint64, t3 int64) {
 	}
 }
 
-// replied counts a reply that was sent, or that the kernel refused to send.
-func (r *Reflector) replied(err error) {
+// replied counts replies that were sent, and such that the kernel refused to
+// send.
+func (r *Reflector) replied(sent, failed int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if err != nil {
-		r.counters.Refused[SendFailed]++
-		return
-	}
-	r.counters.Replies++
+	r.counters.Replies += uint64(sent)
+	r.counters.Refused[SendFailed] += uint64(failed)
 }

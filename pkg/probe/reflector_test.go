@@ -46,13 +46,23 @@ func TestSessionsAreKeptApart(t *testing.T) {
 		from    netip.AddrPort
 		session uint64
 	}{
-		"another session of the same source":     {peerA, 6},
-		"the same session from another source":   {peerB, 5},
-		"the same session from another port too": {netip.AddrPortFrom(peerA.Addr(), 1), 5},
+		"another session of the same source":   {peerA, 6},
+		"the same session from another source": {peerB, 5},
 	} {
 		if got, _, _, _ := r.answer(test.from, aRequestOf(test.session, 2), 2000, true, noon); got.PrevSeq != 0 || got.PrevSent {
 			t.Errorf("%s: the reply knows of request %d", name, got.PrevSeq)
 		}
+	}
+}
+
+// Successive bursts of a session leave from different ports.
+func TestASessionIsTheSameFromAllPortsOfItsSource(t *testing.T) {
+	r := NewReflector(ReflectorOptions{})
+	_, record, ticket, _ := r.answer(peerA, aRequestOf(5, 1), 1000, true, noon)
+	r.transmitted(record, ticket, 1070)
+	got, _, _, _ := r.answer(netip.AddrPortFrom(peerA.Addr(), 1), aRequestOf(5, 2), 2000, true, noon)
+	if got.PrevSeq != 1 || got.PrevT3 != 1070 {
+		t.Errorf("reply to a request from another port: got %+v, want the stamp of request 1", got)
 	}
 }
 

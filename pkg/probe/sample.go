@@ -33,9 +33,11 @@ type exchange struct {
 	t2, userT3     int64   // from the reply
 	kernelT2       bool
 	t3             int64 // kernel, from the reply after it
+	echo           bool  // the peer's kernel answered, which has no t2 and t3
 }
 
-// roundTrip computes (t4-t1)-(t3-t2) with the best stamps there are. ok says
+// roundTrip computes (t4-t1)-(t3-t2) with the best stamps there are; for an
+// echo the second difference is 0, since the reflector's share cannot be known. ok says
 // that the stamps are possible: all differences are positive, and no more time
 // passed between t1 and t4 than the monotonic clock saw around them. That is
 // what a step of the clock breaks: kernel stamps are of CLOCK_REALTIME, which
@@ -59,7 +61,7 @@ func (e *exchange) roundTrip() (rtt time.Duration, source StampSource, ok bool) 
 		return 0, "", false
 	}
 	source = User
-	if e.t1 != 0 && e.t4 != 0 && e.t3 != 0 && e.kernelT2 {
+	if e.t1 != 0 && e.t4 != 0 && (e.echo || e.t3 != 0 && e.kernelT2) {
 		source = Kernel
 	}
 	return rtt, source, true

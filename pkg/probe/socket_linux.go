@@ -26,66 +26,117 @@ const receiveBuffer = 1 << 20
 // is sent.
 var errFull = errors.New("the send buffer of the socket is full")
 
-// socket is one UDP socket with kernel stamps, used by system calls and not
-// through the runtime's poller: that takes an event which is only an error
-// (POLLERR, a transmit stamp) for a broken descriptor when the send buffer is
-// full (runtime/netpoll_epoll.go, setEventErr).
-type socket struct {
-	fd        int // receives
-	tx        int // sends, from the same address; it is fd where openSender failed
-	event     int // an eventfd that ends a poll
-	local     netip.AddrPort
-	unstamped error // why the kernel does not stamp; nil if it does
-	wildcard  bool  // bound to no address, so that replies must name theirs
+// transport is what packets of an engine are carried in.
+type transport int
 
-	in, stamps *messages // of receive
-	datagrams  [batch]datagram
-	transmits  [batch]transmitStamp
+const (
+	overUDP transport = iota
+	overICMP
+)
 
-	out numbering
-	sender
+// sockets is what one engine receives on. They are used by system calls and
+// not through the runtime's poller; see waiter.
+type sockets struct {
+	*waiter
+	all []*socket
+
+	in        *messages
+	datagrams [batch]datagram
 }
 
-// listen opens the socket on the calling thread, and so in its network
-// namespace.
-func listen(_ context.Context, addr netip.AddrPort) (*socket, error) {
+// socket is an address with kernel stamps.
+type socket struct {
+	fd        int            // receives
+	tx        int            // sends, from the same address; it is fd where a second socket was not to be had
+	local     netip.AddrPort // the port of ICMP is the identifier of echo requests
+	unstamped error          // why the kernel does not stamp; nil if it does
+	wildcard  bool           // bound to no address, so that replies must name theirs
+
+	stamps    *messages // of transmitted
+	transmits [batch]transmitStamp
+
+	out numbering
+	*outgoing
+}
+
+// listen opens a socket at addr, and others with the same address and ports of
+// the kernel's choice, on the calling thread and so in its network namespace.
+func listen(_ context.Context, over transport, addr netip.AddrPort, ports int) (*sockets, error) {
 	if !addr.IsValid() {
 		return nil, errors.New("address is not valid")
 	}
+	s := &sockets{in: newMessages(packetRoom + 1)}
+	var fds []int
+	for range ports {
+		one, err := newSocket(over, addr)
+		if err != nil {
+			s.close()
+			return nil, err
+		}
+		s.all, fds = append(s.all, one), append(fds, one.fd)
+		addr = netip.AddrPortFrom(addr.Addr(), 0)
+	}
+	w, err := newWaiter(fds)
+	if err != nil {
+		s.close()
+		return nil, err
+	}
+	s.waiter = w
+	return s, nil
+}
+
+func newSocket(over transport, addr netip.AddrPort) (*socket, error) {
 	domain := unix.AF_INET6
 	if addr.Addr().Is4() {
 		domain = unix.AF_INET
 	}
-	fd, err := unix.Socket(domain, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	fd, err := openSocket(over, domain)
 	if err != nil {
-		return nil, fmt.Errorf("socket: %w", err)
+		return nil, err
 	}
-	s := &socket{fd: fd, tx: fd, event: -1, wildcard: addr.Addr().IsUnspecified(), in: newMessages(MaxSize + 1), stamps: newMessages(1)}
-	s.sender.init()
-	if err := s.setUp(domain, addr); err != nil {
+	s := &socket{fd: fd, tx: fd, wildcard: addr.Addr().IsUnspecified(), stamps: newMessages(1), outgoing: newOutgoing()}
+	if err := s.setUp(over, domain, addr); err != nil {
 		s.close()
 		return nil, err
 	}
 	return s, nil
 }
 
-func (s *socket) setUp(domain int, addr netip.AddrPort) (err error) {
-	if s.event, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
-		return fmt.Errorf("eventfd: %w", err)
+// openSocket makes a socket for packets of one family.
+func openSocket(over transport, domain int) (int, error) {
+	protocol := 0
+	switch {
+	case over == overICMP && domain == unix.AF_INET:
+		protocol = unix.IPPROTO_ICMP
+	case over == overICMP:
+		protocol = unix.IPPROTO_ICMPV6
 	}
-	// A smaller buffer than asked for only loses packets earlier.
-	_ = unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer)
+	fd, err := unix.Socket(domain, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, protocol)
+	if err != nil {
+		if over == overICMP && errors.Is(err, unix.EACCES) {
+			return -1, fmt.Errorf("socket: %w: the sysctl net.ipv4.ping_group_range of this network namespace, which rules IPv6 too, must include group %d; netlatency's chart sets it in the agent's pod", err, unix.Getegid())
+		}
+		return -1, fmt.Errorf("socket: %w", err)
+	}
+	if over == overUDP && domain == unix.AF_INET6 {
+		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1); err != nil {
+			unix.Close(fd)
+			return -1, fmt.Errorf("set IPV6_V6ONLY: %w", err)
+		}
+	}
+	// A smaller buffer than asked for only loses packets, or stamps, earlier.
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer)
+	return fd, nil
+}
 
+func (s *socket) setUp(over transport, domain int, addr netip.AddrPort) error {
 	var name unix.Sockaddr = &unix.SockaddrInet4{Port: int(addr.Port()), Addr: as4(addr.Addr())}
 	level, option := unix.IPPROTO_IP, unix.IP_PKTINFO
 	if domain == unix.AF_INET6 {
-		if err := unix.SetsockoptInt(s.fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1); err != nil {
-			return fmt.Errorf("set IPV6_V6ONLY: %w", err)
-		}
 		name = &unix.SockaddrInet6{Port: int(addr.Port()), Addr: addr.Addr().As16()}
 		level, option = unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO
 	}
-	if s.wildcard {
+	if s.wildcard && over == overUDP {
 		if err := unix.SetsockoptInt(s.fd, level, option, 1); err != nil {
 			return fmt.Errorf("ask for the destination of packets: %w", err)
 		}
@@ -109,9 +160,17 @@ func (s *socket) setUp(domain int, addr netip.AddrPort) (err error) {
 	case *unix.SockaddrInet6:
 		s.local = netip.AddrPortFrom(netip.AddrFrom16(b.Addr), uint16(b.Port))
 	}
-	if s.unstamped == nil {
+	if s.unstamped != nil {
+		return nil
+	}
+	switch over {
+	case overUDP:
 		if tx, err := openSender(s.fd, domain, bound); err == nil {
 			s.tx = tx
+		}
+	case overICMP:
+		if rx, err := openEchoReceiver(s.fd, domain, bound); err == nil {
+			s.fd = rx
 		}
 	}
 	return nil
@@ -125,91 +184,117 @@ func as4(a netip.Addr) [4]byte {
 	return [4]byte{}
 }
 
-// receive waits for packets or transmit stamps, at most for the given time,
-// and hands over all packets there are, if any. It returns nil when the time
-// is up or on wake.
-func (s *socket) receive(wait time.Duration, handle func([]datagram, reading)) error {
-	fds := [2]unix.PollFd{{Fd: int32(s.fd), Events: unix.POLLIN}, {Fd: int32(s.event), Events: unix.POLLIN}}
-	milliseconds := int(max(0, (wait+time.Millisecond-1)/time.Millisecond))
-	if _, err := unix.Poll(fds[:], milliseconds); err != nil && err != unix.EINTR {
-		return fmt.Errorf("poll: %w", err)
+// receive waits for packets until the deadline, hands over all that there are,
+// and says how many. It returns none when the time is up or on wake.
+func (s *sockets) receive(deadline time.Time, handle func(*socket, []datagram, reading)) (packets int, err error) {
+	events, err := s.wait(deadline)
+	if err != nil {
+		return 0, err
 	}
+	for _, e := range events {
+		if e.Fd == woken {
+			continue
+		}
+		n, err := s.read(s.all[e.Fd], handle)
+		if err != nil {
+			return 0, err
+		}
+		packets += n
+	}
+	return packets, nil
+}
+
+func (s *sockets) read(one *socket, handle func(*socket, []datagram, reading)) (packets int, err error) {
 	// A flood must not keep the caller from its other duties for ever.
 	for range 64 {
-		packets, err := s.in.receive(s.fd, 0)
+		n, err := s.in.receive(one.fd, 0)
 		now := read()
 		if err != nil {
-			return err
+			return 0, err
 		}
-		for i := range packets {
+		for i := range n {
 			d := &s.datagrams[i]
 			d.payload, d.truncated = s.in.payloadOf(i)
 			d.from = s.in.sourceOf(i)
 			d.stamp, d.to = arrivalOf(s.in.controlOf(i))
 		}
-		handle(s.datagrams[:packets], now)
-		if packets < batch {
+		handle(one, s.datagrams[:n], now)
+		packets += n
+		if n < batch {
 			break
 		}
 	}
-	return nil
+	return packets, nil
 }
 
-// transmitted reads transmit stamps that are there, without waiting; none is
-// left if it returns fewer than batch. They are valid until the next call.
-func (s *socket) transmitted() []transmitStamp {
-	n, _ := s.stamps.receive(s.tx, unix.MSG_ERRQUEUE) // receive sees the same error
-	stamps := s.transmits[:0]
-	for i := range n {
-		if t, ok := transmitStampOf(s.stamps.controlOf(i)); ok {
-			stamps = append(stamps, t)
-		}
+func (s *sockets) close() error {
+	if s.waiter != nil {
+		s.waiter.close()
 	}
-	return stamps
-}
-
-// wake ends a receive that waits.
-func (s *socket) wake() {
-	one := [8]byte{1}
-	_, _ = unix.Write(s.event, one[:])
+	var err error
+	for _, one := range s.all {
+		err = errors.Join(err, one.close())
+	}
+	return err
 }
 
 func (s *socket) close() error {
-	if s.event >= 0 {
-		unix.Close(s.event)
-	}
 	if s.tx != s.fd {
 		unix.Close(s.tx)
 	}
 	return unix.Close(s.fd)
 }
 
-// send sends b and returns the number that its transmit stamp will have after
-// number. from is the source address for a socket that is bound to none, if
-// it is valid. After an error recount must be called.
-func (s *socket) send(b []byte, to netip.AddrPort, from netip.Addr) (uint32, error) {
+// transmitted reads transmit stamps that are there, without waiting, and says
+// whether there may be more. They are valid until the next call.
+func (s *socket) transmitted() (stamps []transmitStamp, more bool) {
+	n, _ := s.stamps.receive(s.tx, unix.MSG_ERRQUEUE) // receiving sees the same error
+	stamps = s.transmits[:0]
+	for i := range n {
+		if t, ok := transmitStampOf(s.stamps.controlOf(i)); ok {
+			stamps = append(stamps, t)
+		}
+	}
+	return stamps, n == batch
+}
+
+// put makes b packet i of those that send will send. from is the source address
+// for a socket that is bound to none, if it is valid. b must stay as it is, and
+// all packets from 0 to the last must be put before the first is sent.
+func (s *socket) put(i int, b []byte, to netip.AddrPort, from netip.Addr) {
 	if !s.wildcard {
 		from = netip.Addr{}
 	}
-	id, explicit := s.out.next, s.out.explicit
-	err := s.sender.sendmsg(s.tx, b, to, from, id, explicit)
-	if explicit && errors.Is(err, unix.EINVAL) {
+	s.outgoing.put(i, b, to, from, s.out.next+uint32(i))
+}
+
+// send sends packets first to end-1, or some of them, and returns how many and
+// the number that the first one's transmit stamp will have after number; the
+// others' follow. An error is of the first packet, and means that none was
+// sent; the others can still be. After an error recount must be called.
+func (s *socket) send(first, end int) (sent int, id uint32, err error) {
+	sent, err = s.outgoing.send(s.tx, first, end, s.out.explicit)
+	if s.out.explicit && errors.Is(err, unix.EINVAL) {
 		// Kernels before 6.13 do not know the control message that gives a
 		// packet its number, and refuse it before they do anything. EINVAL
 		// without it too is for another reason.
-		explicit = false
-		if err = s.sender.sendmsg(s.tx, b, to, from, id, explicit); err == nil {
-			s.out.explicit, s.out.base = false, id
+		s.restart()
+		if sent, err = s.outgoing.send(s.tx, first, end, false); err == nil {
+			s.out.explicit, s.out.base = false, s.out.next
 		}
 	}
-	if errors.Is(err, unix.EAGAIN) {
-		err = errFull
-	}
 	if err != nil {
-		return 0, err
+		if errors.Is(err, unix.EAGAIN) {
+			err = errFull
+		}
+		if s.out.explicit {
+			s.out.next++ // the packets after it have their numbers already
+		}
+		return 0, 0, err
 	}
-	s.out.next++
-	return id, nil
+	id = s.out.next
+	s.out.next += uint32(sent)
+	return sent, id, nil
 }
 
 // numbering keeps the numbers of transmit stamps unique. Where the kernel
@@ -230,13 +315,18 @@ func (s *socket) number(id uint32) uint32 {
 	return s.out.base + id
 }
 
-// recount sets the kernel's count to zero, which it does when OPT_ID is
-// switched on. The other flags stay on, so that no stamp is missed.
+// recount sets the kernel's count to zero where it is the one that counts.
 func (s *socket) recount() {
-	if s.unstamped != nil || s.out.explicit && s.out.next > 0 {
+	if s.unstamped != nil || s.out.explicit {
 		return
 	}
+	s.restart()
+	s.out.base = s.out.next
+}
+
+// restart sets the kernel's count to zero, which it does when OPT_ID is
+// switched on. The other flags stay on, so that no stamp is missed.
+func (s *socket) restart() {
 	_ = unix.SetsockoptInt(s.tx, unix.SOL_SOCKET, unix.SO_TIMESTAMPING, stampFlags&^unix.SOF_TIMESTAMPING_OPT_ID)
 	_ = unix.SetsockoptInt(s.tx, unix.SOL_SOCKET, unix.SO_TIMESTAMPING, stampFlags)
-	s.out.base = s.out.next
 }

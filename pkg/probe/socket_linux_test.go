@@ -2,9 +2,11 @@ package probe
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 )
 
@@ -13,7 +15,9 @@ import (
 func countByKernel(u *UDP) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.socket.out.explicit = false
+	for _, p := range u.ports {
+		p.out.explicit = false
+	}
 }
 
 func TestStampsAreMatchedWhereTheKernelCountsPackets(t *testing.T) {
@@ -55,8 +59,9 @@ func TestStampsAreMatchedAfterSendsThatFailed(t *testing.T) {
 func skipNumber(t *testing.T, u *UDP) {
 	t.Helper()
 	u.mu.Lock()
-	if !u.socket.out.explicit {
-		if err := u.socket.sender.sendmsg(u.socket.tx, make([]byte, MinSize), u.socket.local, netip.Addr{}, 0, false); err != nil {
+	if p := u.ports[0]; !p.out.explicit {
+		p.put(0, make([]byte, MinSize), p.local, netip.Addr{})
+		if _, err := p.outgoing.send(p.tx, 0, 1, false); err != nil {
 			t.Errorf("send to itself: %v", err)
 		}
 	}
@@ -66,10 +71,51 @@ func skipNumber(t *testing.T, u *UDP) {
 	}
 }
 
-func wantKernel(t *testing.T, u *UDP, o Outcome) {
-	t.Helper()
-	if o.Lost || o.Discarded || o.Stamps != Kernel {
-		t.Fatalf("outcome is %+v, want a sample by kernel stamps; counters: %+v", o, u.Counters())
+// Every third packet cannot be sent; each fails alone.
+func TestABatchIsSentButForThoseThatFail(t *testing.T) {
+	for name, count := range map[string]func(*UDP){"numbered by us": func(*UDP) {}, "counted by the kernel": countByKernel} {
+		t.Run(name, func(t *testing.T) {
+			reflector := start(t, loopback4, UDPOptions{Reflector: unlimited()})
+			prober := start(t, loopback4, UDPOptions{Timeout: 5 * time.Second, Hold: 50 * time.Millisecond, Ports: defaultPorts})
+			count(prober.UDP)
+			broadcast := netip.MustParseAddrPort("255.255.255.255:1")
+			var probes []Probe
+			var wantFailed, wantSampled []uint64
+			for i := range uint64(200) {
+				p := Probe{Peer: reflector.LocalAddr(), Size: MinSize, Tag: i}
+				switch {
+				case i%3 == 1 && i%2 == 0:
+					p.Peer = broadcast // refused by the kernel
+				case i%3 == 1:
+					p.Size = 1 // refused before
+				}
+				if probes = append(probes, p); i%3 == 1 {
+					wantFailed = append(wantFailed, i)
+				} else {
+					wantSampled = append(wantSampled, i)
+				}
+			}
+			var failed, sampled []uint64
+			prober.SendBatch(probes, func(i int, err error) { failed = append(failed, uint64(i)) })
+			for range wantSampled {
+				o := prober.next(t)
+				if o.Lost || o.Discarded || o.RTT <= 0 {
+					t.Fatalf("outcome is %+v, want a sample", o)
+				}
+				sampled = append(sampled, o.Tag)
+			}
+			slices.Sort(failed)
+			slices.Sort(sampled)
+			if diff := cmp.Diff(wantFailed, failed); diff != "" {
+				t.Errorf("packets that failed (-want +got):\n%s", diff)
+			}
+			if diff := cmp.Diff(wantSampled, sampled); diff != "" {
+				t.Errorf("packets with a sample (-want +got):\n%s", diff)
+			}
+			if c := prober.Counters(); c.Missing["t1"] != 0 || c.Missing["t4"] != 0 {
+				t.Errorf("stamps of the prober are missing: %v", c.Missing)
+			}
+		})
 	}
 }
 
@@ -78,11 +124,11 @@ func TestNobodyIsWokenByATransmitStamp(t *testing.T) {
 	defer prober.Close()
 	silent := start(t, loopback4, UDPOptions{})
 	prober.send(t, silent.LocalAddr(), 0)
-	fds := []unix.PollFd{{Fd: int32(prober.socket.fd), Events: unix.POLLIN}}
+	fds := []unix.PollFd{{Fd: int32(prober.ports[0].fd), Events: unix.POLLIN}}
 	if n, err := unix.Poll(fds, 50); n != 0 || err != nil {
 		t.Errorf("poll returned %d sockets with events %#x, error %v, want none", n, fds[0].Revents, err)
 	}
-	if stamps := prober.socket.transmitted(); len(stamps) != 1 {
+	if stamps, _ := prober.ports[0].transmitted(); len(stamps) != 1 {
 		t.Errorf("%d transmit stamps, want 1", len(stamps))
 	}
 }
@@ -98,8 +144,10 @@ func TestASecondSocketTakesNothingThatArrives(t *testing.T) {
 func TestOneSocketServesWhereASecondIsNotToBeHad(t *testing.T) {
 	alone := func(options UDPOptions) *station {
 		s := open(t, loopback4, options)
-		unix.Close(s.socket.tx)
-		s.socket.tx = s.socket.fd
+		for _, p := range s.ports {
+			unix.Close(p.tx)
+			p.tx = p.fd
+		}
 		s.run(t)
 		return s
 	}
@@ -111,14 +159,16 @@ func TestWithoutKernelStampsTheUsersClockServes(t *testing.T) {
 	reflector := start(t, loopback4, UDPOptions{Reflector: NewReflector(ReflectorOptions{})})
 	prober := start(t, loopback4, UDPOptions{Timeout: time.Second})
 	for _, s := range []*station{reflector, prober} {
-		for _, fd := range []int{s.socket.fd, s.socket.tx} {
-			if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPING, 0); err != nil {
-				t.Fatal(err)
-			}
-		}
 		s.mu.Lock()
-		s.socket.out.explicit = false
-		s.socket.unstamped = unix.EPERM
+		for _, p := range s.ports {
+			for _, fd := range []int{p.fd, p.tx} {
+				if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPING, 0); err != nil {
+					t.Fatal(err)
+				}
+			}
+			p.out.explicit = false
+			p.unstamped = unix.EPERM
+		}
 		s.mu.Unlock()
 	}
 	prober.send(t, reflector.LocalAddr(), 0)

@@ -8,22 +8,42 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
 	"sync/atomic"
 	"time"
 )
 
-// socket is a UDP socket without kernel stamps, for development on systems
+// transport is what packets of an engine are carried in.
+type transport int
+
+const (
+	overUDP transport = iota
+	overICMP
+)
+
+// sockets is one UDP socket without kernel stamps, for development on systems
 // that agents do not run on.
+type sockets struct {
+	all       []*socket
+	woken     atomic.Bool
+	buffer    [packetRoom + 1]byte
+	datagrams [1]datagram
+}
+
 type socket struct {
 	conn      *net.UDPConn
 	local     netip.AddrPort
 	unstamped error
-	woken     atomic.Bool
-	buffer    [MaxSize + 1]byte
-	datagrams [1]datagram
+	out       [batch]struct {
+		b  []byte
+		to netip.AddrPort
+	}
 }
 
-func listen(ctx context.Context, addr netip.AddrPort) (*socket, error) {
+func listen(ctx context.Context, over transport, addr netip.AddrPort, _ int) (*sockets, error) {
+	if over == overICMP {
+		return nil, errors.New("ICMP is implemented for Linux only, this is " + runtime.GOOS)
+	}
 	network := "udp6"
 	if addr.Addr().Is4() {
 		network = "udp4"
@@ -33,46 +53,53 @@ func listen(ctx context.Context, addr netip.AddrPort) (*socket, error) {
 		return nil, err
 	}
 	udp := conn.(*net.UDPConn)
-	return &socket{
+	return &sockets{all: []*socket{{
 		conn:      udp,
 		local:     key(udp.LocalAddr().(*net.UDPAddr).AddrPort()),
 		unstamped: errors.New("kernel stamps are implemented for Linux only"),
-	}, nil
+	}}}, nil
 }
 
-func (s *socket) receive(wait time.Duration, handle func([]datagram, reading)) error {
-	if err := s.conn.SetReadDeadline(time.Now().Add(wait)); err != nil {
-		return err
+func (s *sockets) receive(deadline time.Time, handle func(*socket, []datagram, reading)) (int, error) {
+	conn := s.all[0].conn
+	if err := conn.SetReadDeadline(deadline); err != nil {
+		return 0, err
 	}
 	if s.woken.Load() {
-		return nil
+		return 0, nil
 	}
-	n, from, err := s.conn.ReadFromUDPAddrPort(s.buffer[:])
+	n, from, err := conn.ReadFromUDPAddrPort(s.buffer[:])
 	now := read()
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return nil
+		return 0, nil
 	}
 	if err != nil {
-		return err
+		return 0, err
 	}
 	s.datagrams[0] = datagram{payload: s.buffer[:n], from: key(from)}
-	handle(s.datagrams[:], now)
-	return nil
+	handle(s.all[0], s.datagrams[:], now)
+	return 1, nil
 }
 
-func (s *socket) wake() {
+func (s *sockets) wake() {
 	s.woken.Store(true)
-	_ = s.conn.SetReadDeadline(time.Now())
+	_ = s.all[0].conn.SetReadDeadline(time.Now())
 }
 
-func (s *socket) close() error { return s.conn.Close() }
+func (s *sockets) close() error { return s.all[0].conn.Close() }
 
-func (s *socket) send(b []byte, to netip.AddrPort, _ netip.Addr) (uint32, error) {
-	_, err := s.conn.WriteToUDPAddrPort(b, to)
-	return 0, err
+func (s *socket) put(i int, b []byte, to netip.AddrPort, _ netip.Addr) {
+	s.out[i].b, s.out[i].to = b, to
 }
 
-func (s *socket) transmitted() []transmitStamp { return nil }
+func (s *socket) send(first, _ int) (int, uint32, error) {
+	if _, err := s.conn.WriteToUDPAddrPort(s.out[first].b, s.out[first].to); err != nil {
+		return 0, 0, err
+	}
+	return 1, 0, nil
+}
+
+func (s *socket) transmitted() ([]transmitStamp, bool) { return nil, false }
 
 func (s *socket) recount() {}
 

@@ -39,6 +39,9 @@ func open(tb testing.TB, addr netip.AddrPort, options UDPOptions) *station {
 	if options.Timeout == 0 {
 		options.Timeout, options.Hold = 2*time.Second, time.Minute
 	}
+	if options.Ports == 0 {
+		options.Ports = 1 // most tests have packets to one peer under way with many tags
+	}
 	options.Outcome = func(o Outcome) { s.outcomes <- o }
 	u, err := ListenUDP(tb.Context(), addr, options)
 	if err != nil {
@@ -111,6 +114,13 @@ func probeInTurn(tb testing.TB, s *station, to netip.AddrPort, packets int) []Ou
 		}
 	}
 	return all
+}
+
+func wantKernel(t *testing.T, u *UDP, o Outcome) {
+	t.Helper()
+	if o.Lost || o.Discarded || o.Stamps != Kernel {
+		t.Fatalf("outcome is %+v, want a sample by kernel stamps; counters: %+v", o, u.Counters())
+	}
 }
 
 func wantKernelSamples(t *testing.T, all []Outcome) {
@@ -217,6 +227,66 @@ func TestSendRefusesWhatCannotBeProbed(t *testing.T) {
 	}
 	if err := u.Send(Probe{Peer: peerA, Size: MinSize}); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("after the end: error %v, want %v", err, net.ErrClosed)
+	}
+}
+
+func TestPacketsOfOneSessionInABatchAreSamplesByKernelStamps(t *testing.T) {
+	onLinux(t)
+	reflector := start(t, loopback4, UDPOptions{Reflector: unlimited()})
+	prober := start(t, loopback4, UDPOptions{})
+	probes := make([]Probe, 100)
+	for i := range probes {
+		probes[i] = Probe{Peer: reflector.LocalAddr(), Size: MinSize}
+	}
+	prober.SendBatch(probes, func(i int, err error) { t.Errorf("probe %d: %v", i, err) })
+	for range len(probes) - 1 {
+		wantKernel(t, prober.UDP, prober.next(t))
+	}
+}
+
+func TestBurstsLeaveFromDifferentPorts(t *testing.T) {
+	onLinux(t)
+	listener, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(loopback4))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	prober := start(t, loopback4, UDPOptions{Ports: defaultPorts})
+	var bursts [8]uint16
+	for i := range bursts {
+		for range 3 {
+			prober.send(t, listener.LocalAddr().(*net.UDPAddr).AddrPort(), uint64(i))
+			_, from, err := listener.ReadFromUDPAddrPort(make([]byte, MaxSize))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if bursts[i] != 0 && bursts[i] != from.Port() {
+				t.Errorf("burst %d left from ports %d and %d, want one", i, bursts[i], from.Port())
+			}
+			bursts[i] = from.Port()
+		}
+	}
+	if bursts[0] != prober.LocalAddr().Port() {
+		t.Errorf("the first burst left from port %d, want the prober's own, %d", bursts[0], prober.LocalAddr().Port())
+	}
+	slices.Sort(bursts[:])
+	if n := len(slices.Compact(bursts[:])); n != 4 {
+		t.Errorf("bursts left from %d ports, want 4", n)
+	}
+}
+
+func TestASampleHasTheStampThatTheNextBurstBringsToAnotherPort(t *testing.T) {
+	onLinux(t)
+	reflector := start(t, loopback4, UDPOptions{Reflector: unlimited()})
+	prober := start(t, loopback4, UDPOptions{Ports: defaultPorts})
+	const bursts = 10
+	for burst := range uint64(bursts) {
+		prober.send(t, reflector.LocalAddr(), burst)
+		if burst > 0 {
+			wantKernel(t, prober.UDP, prober.next(t)) // the last of the burst before
+		}
+		prober.send(t, reflector.LocalAddr(), burst)
+		wantKernel(t, prober.UDP, prober.next(t))
 	}
 }
 
@@ -391,6 +461,7 @@ func TestListenUDPSaysWhatIsWrong(t *testing.T) {
 	}{
 		"no timeout":                   {loopback4, UDPOptions{}},
 		"a negative hold":              {loopback4, UDPOptions{Timeout: 1, Hold: -1}},
+		"too many ports":               {loopback4, UDPOptions{Timeout: 1, Ports: maxPorts + 1}},
 		"no address":                   {netip.AddrPort{}, UDPOptions{Timeout: 1}},
 		"a port in use":                {taken.LocalAddr(), UDPOptions{Timeout: 1}},
 		"an address of another's node": {netip.MustParseAddrPort("192.0.2.1:0"), UDPOptions{Timeout: 1}},

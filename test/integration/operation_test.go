@@ -46,8 +46,11 @@ func TestOperation(t *testing.T) {
 		{"agents have no privileges", agentsHaveNoPrivileges},
 		{"the namespace refuses what is not restricted", namespaceRefusesUnrestricted},
 		{"service accounts may do what they must and no more", accountsMayDoWhatTheyMust},
+		{"blocked methods are replaced by the next", blockedMethodsAreReplaced},
+		{"duplicates, disorder and a spoofing host change no latency", noiseOfTheNetworkChangesNothing},
 		{"Prometheus knows what the agents know", prometheusKnowsWhatAgentsKnow},
 		{"a killed leader is replaced and waiting pods are bound", killedLeaderIsReplaced},
+		{"the series of a node end with it", seriesOfANodeEndWithIt},
 		{"without agents pods are bound and told why", withoutAgentsPodsAreBound},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(ctx, t, s) })

@@ -181,7 +181,7 @@ var client = &http.Client{Timeout: 5 * time.Second}
 func (s *Sandbox) FreshPairs(ctx context.Context) int {
 	fresh := 0
 	for _, n := range s.Nodes {
-		window, err := s.readWindow(ctx, n.Name)
+		window, err := s.Window(ctx, n.Name)
 		if err != nil {
 			continue // not yet ready, which is what the count says
 		}
@@ -195,8 +195,8 @@ func (s *Sandbox) FreshPairs(ctx context.Context) int {
 	return fresh
 }
 
-// readWindow reads the /matrix of a node's agent.
-func (s *Sandbox) readWindow(ctx context.Context, node string) (exposition.Window, error) {
+// Window reads the /matrix of a node's agent.
+func (s *Sandbox) Window(ctx context.Context, node string) (exposition.Window, error) {
 	response, err := s.get(ctx, client, node, exposition.MatrixPath)
 	if err != nil {
 		return exposition.Window{}, err

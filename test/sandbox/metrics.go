@@ -3,6 +3,7 @@ package sandbox
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 
 	dto "github.com/prometheus/client_model/go"
@@ -11,6 +12,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
+
+	"github.com/netlatency/netlatency/pkg/exposition"
 )
 
 const schedulerPort = 10259
@@ -52,12 +55,30 @@ func (s *Sandbox) SchedulerMetrics(ctx context.Context, pod *corev1.Pod) (map[st
 	if response.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("read metrics of pod %s: %s", pod.Name, response.Status)
 	}
-	parser := expfmt.NewTextParser(model.UTF8Validation)
-	families, err := parser.TextToMetricFamilies(response.Body)
+	families, err := parse(response.Body)
 	if err != nil {
 		return nil, fmt.Errorf("read metrics of pod %s: %w", pod.Name, err)
 	}
 	return families, nil
+}
+
+// AgentMetrics reads the /metrics of the agent on a node.
+func (s *Sandbox) AgentMetrics(ctx context.Context, node string) (map[string]*dto.MetricFamily, error) {
+	response, err := s.get(ctx, client, node, exposition.MetricsPath)
+	if err != nil {
+		return nil, err
+	}
+	defer response.Body.Close()
+	families, err := parse(response.Body)
+	if err != nil {
+		return nil, fmt.Errorf("read metrics of the agent on node %q: %w", node, err)
+	}
+	return families, nil
+}
+
+func parse(text io.Reader) (map[string]*dto.MetricFamily, error) {
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	return parser.TextToMetricFamilies(text)
 }
 
 // MetricValue sums the values of a counter or gauge over the series that have

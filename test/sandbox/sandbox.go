@@ -212,10 +212,16 @@ func (s *Sandbox) Apply(ctx context.Context, e scenario.Event) error {
 func links(network *scenario.Network) []wan.Link {
 	directions := network.Directions()
 	all := make([]wan.Link, 0, len(directions))
+	protocols := map[string]wan.Protocols{scenario.ProtocolICMP: wan.ICMP, scenario.ProtocolTCP: wan.TCP, scenario.ProtocolUDP: wan.UDP}
 	for _, d := range directions {
-		all = append(all, wan.Link{From: d.From, To: d.To, Delay: wan.Delay{
-			Base: d.Base, Jitter: d.Jitter, Distribution: d.Distribution, Loss: d.Loss, Down: d.Down,
-		}})
+		delay := wan.Delay{
+			Base: d.Base, Jitter: d.Jitter, Distribution: d.Distribution,
+			Loss: d.Loss, Duplicate: d.Duplicate, Reorder: d.Reorder, Down: d.Down,
+		}
+		for _, name := range d.Blocks {
+			delay.Blocked |= protocols[name]
+		}
+		all = append(all, wan.Link{From: d.From, To: d.To, Delay: delay})
 	}
 	return all
 }

@@ -14,6 +14,12 @@ type Direction struct {
 	// Loss is the probability that a packet is lost, and Down that all are.
 	Loss float64
 	Down bool
+	// Duplicate is the probability that a packet arrives twice.
+	Duplicate float64
+	// Reorder lets packets overtake each other.
+	Reorder bool
+	// Blocks names the protocols that do not pass.
+	Blocks []string
 }
 
 // Network is the state of all links as events change it.
@@ -62,7 +68,7 @@ func (n *Network) Directions() []Direction {
 					share = 1 - share
 				}
 				d.Base = time.Duration(share * float64(link.RTT.Duration))
-				d.Loss = link.Loss
+				d.Loss, d.Duplicate, d.Reorder, d.Blocks = link.Loss, link.Duplicate, link.Reorder, link.Blocks
 				d.Down = d.Down || link.Loss >= 1
 				if link.Jitter != nil {
 					d.Jitter, d.Distribution = link.Jitter.Mean.Duration/2, link.Jitter.Distribution

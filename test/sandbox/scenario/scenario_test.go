@@ -77,6 +77,8 @@ func TestFaultsNameTheFieldAndWhatWouldBeRight(t *testing.T) {
 		{"an end that does not exist", "[a, b]", "[a, c]", []string{"links[1].between[1]", `"c"`}},
 		{"a pair without a link", "- {within: a, rtt: 200us}\n", "", []string{"links", "a-1 to a-2", "within: a"}},
 		{"a loss of one", "asymmetry: 0.75", "loss: 1", []string{"links[1].loss", "partition"}},
+		{"more copies than packets", "asymmetry: 0.75", "duplicate: 2", []string{"links[1].duplicate", "from 0 to 1"}},
+		{"an unknown protocol", "asymmetry: 0.75", "blocks: [udp, gre]", []string{"links[1].blocks[1]", "gre", "icmp"}},
 		{"an unknown distribution", "asymmetry: 0.75", "jitter: {distribution: gamma, mean: 1ms}", []string{"links[1].jitter.distribution", "exponential"}},
 		{"a provider without memory", "memory: 8Gi, pods: \"10\"}}\n- {name: b", "pods: \"10\"}}\n- {name: b", []string{"providers[0].capacity[memory]"}},
 		{"more replicas than nodes", "replicas: 2", "replicas: 3", []string{"applications.qdrant.replicas", "2 nodes"}},

@@ -67,6 +67,12 @@ type Path struct {
 	Jitter *Jitter `json:"jitter,omitempty"`
 	// Loss is the probability, from 0 to less than 1, that a packet is lost, for each direction on its own.
 	Loss float64 `json:"loss,omitempty"`
+	// Duplicate is the probability, from 0 to 1, that a packet arrives twice, for each direction on its own.
+	Duplicate float64 `json:"duplicate,omitempty"`
+	// Reorder lets packets of one direction overtake each other, by their jitter.
+	Reorder bool `json:"reorder,omitempty"`
+	// Blocks names protocols of which no packet passes: udp, icmp, tcp.
+	Blocks []string `json:"blocks,omitempty"`
 	// Asymmetry is the share of the round-trip time that the direction from the first end to the second takes, from 0 to 1; 0.5 when absent. It has no effect within a provider.
 	Asymmetry *float64 `json:"asymmetry,omitempty"`
 }

@@ -23,6 +23,15 @@ const (
 // Distributions of jitter.
 var distributions = []string{"exponential", "normal", "pareto", "uniform"}
 
+// Protocols that a path may block.
+const (
+	ProtocolICMP = "icmp"
+	ProtocolTCP  = "tcp"
+	ProtocolUDP  = "udp"
+)
+
+var protocols = []string{ProtocolICMP, ProtocolTCP, ProtocolUDP}
+
 // validate lists all faults of the scenario, with defaults filled in.
 func (s *Scenario) validate() field.ErrorList {
 	var errs field.ErrorList
@@ -160,6 +169,14 @@ func (s *Scenario) validateLink(path *field.Path, l *Link) field.ErrorList {
 		}
 		if l.Jitter.Mean.Duration < 0 || l.Jitter.Mean.Duration > maxRTT {
 			errs = append(errs, field.Invalid(path.Child("jitter", "mean"), l.Jitter.Mean.Duration.String(), fmt.Sprintf("want 0s to %v", maxRTT)))
+		}
+	}
+	if !(l.Duplicate >= 0 && l.Duplicate <= 1) {
+		errs = append(errs, field.Invalid(path.Child("duplicate"), l.Duplicate, "want a probability from 0 to 1"))
+	}
+	for i, protocol := range l.Blocks {
+		if !slices.Contains(protocols, protocol) {
+			errs = append(errs, field.NotSupported(path.Child("blocks").Index(i), protocol, protocols))
 		}
 	}
 	if !(l.Loss >= 0 && l.Loss < 1) {

@@ -2,6 +2,7 @@ package wan
 
 import (
 	"hash/fnv"
+	"math"
 	"math/rand/v2"
 	"sync/atomic"
 	"time"
@@ -26,7 +27,8 @@ const (
 type Counters struct {
 	Forwarded  uint64
 	Lost       uint64 // by a link's Loss
-	Down       uint64 // on a link that is down, or that no Link names
+	Duplicated uint64 // by a link's Duplicate; the copies are not logged
+	Down       uint64 // on a link that is down or blocks the protocol, or that no Link names
 	Unknown    uint64 // for an address that is no node's, or no plain IPv4 of the usual size
 	Overflowed uint64 // because too many were on their way
 	Overrun    uint64 // because the hub did not read fast enough
@@ -56,8 +58,8 @@ type hub struct {
 	journal          *journal
 	base             time.Time // zero of the monotonic clock
 	counters         struct {
-		forwarded, lost, down, unknown, overflowed, overrun, refused, unstamped atomic.Uint64
-		latest                                                                  atomic.Int64
+		forwarded, lost, duplicated, down, unknown, overflowed, overrun, refused, unstamped atomic.Uint64
+		latest                                                                              atomic.Int64
 	}
 }
 
@@ -189,7 +191,7 @@ func (h *hub) admit(p parcel, device int32) bool {
 	loss, jitter := uniform(direction.luck), uniform(direction.luck)
 	link := h.links[pair].Load()
 	switch {
-	case link == nil || link.Down:
+	case link == nil || link.Down || link.Blocked.has(frame[ethernetHeader+9]):
 		h.counters.down.Add(1)
 		h.record(&p, 0)
 		return false
@@ -198,11 +200,30 @@ func (h *hub) admit(p parcel, device int32) bool {
 		h.record(&p, 0)
 		return false
 	}
-	p.due = max(now-age+int64(link.draw(jitter)), direction.last)
+	p.due = now - age + int64(link.draw(jitter))
+	if !link.Reorder {
+		p.due = max(p.due, direction.last)
+	}
 	p.held = p.due - (now - age)
-	direction.last = p.due
+	direction.last = max(p.due, direction.last)
 	h.queue.push(p)
+	// Not by one more draw, which would change the luck of all packets after
+	// this one: by the digits of the draw that hardly matter to it.
+	if _, digits := math.Modf(jitter * (1 << 20)); digits < link.Duplicate && len(h.free) > 1 {
+		h.duplicate(p)
+	}
 	return true
+}
+
+// duplicate queues a copy of a packet right after it. The caller has yet to
+// take the packet's own slot, the last of those that are free.
+func (h *hub) duplicate(p parcel) {
+	original, at := p.slot, len(h.free)-2
+	p.slot, p.logged = h.free[at], false
+	copy(h.buffer(p.slot), h.buffer(original)[:p.length])
+	h.free = append(h.free[:at], original)
+	h.counters.duplicated.Add(1)
+	h.queue.push(p)
 }
 
 // uniform is a random number in (0, 1).
@@ -271,7 +292,7 @@ func (h *hub) read() Counters {
 	c := &h.counters
 	c.overrun.Add(h.receiver.overruns())
 	return Counters{
-		Forwarded: c.forwarded.Load(), Lost: c.lost.Load(), Down: c.down.Load(), Unknown: c.unknown.Load(),
+		Forwarded: c.forwarded.Load(), Lost: c.lost.Load(), Duplicated: c.duplicated.Load(), Down: c.down.Load(), Unknown: c.unknown.Load(),
 		Overflowed: c.overflowed.Load(), Overrun: c.overrun.Load(), Refused: c.refused.Load(),
 		Unstamped: c.unstamped.Load(), Unlogged: h.journal.dropped.Load(), Latest: time.Duration(c.latest.Load()),
 	}

@@ -20,14 +20,40 @@ const (
 const MaxDelay = 10 * time.Second
 
 // Delay is what one direction of a link does to packets. Each is delayed by
-// Base plus a draw with mean Jitter, and never overtakes an earlier packet of
-// the same direction.
+// Base plus a draw with mean Jitter, and does not overtake an earlier packet of
+// the same direction unless Reorder is set.
 type Delay struct {
 	Base         time.Duration
 	Jitter       time.Duration
 	Distribution string
 	Loss         float64 // probability that a packet is dropped, 0 to 1
-	Down         bool    // drops everything
+	Duplicate    float64 // probability that a packet arrives twice, 0 to 1
+	Reorder      bool
+	Blocked      Protocols // drops these, as a firewall does
+	Down         bool      // drops everything
+}
+
+// Protocols is a set of the protocols that IP carries.
+type Protocols uint8
+
+// The protocols that probes use.
+const (
+	ICMP Protocols = 1 << iota
+	TCP
+	UDP
+)
+
+// has reports whether an IP protocol number is in the set.
+func (p Protocols) has(number byte) bool {
+	switch number {
+	case protocolICMP:
+		return p&ICMP != 0
+	case protocolTCP:
+		return p&TCP != 0
+	case protocolUDP:
+		return p&UDP != 0
+	}
+	return false
 }
 
 // Link is one direction between two nodes, given by name. A pair of nodes that
@@ -51,6 +77,9 @@ func (d Delay) Validate() error {
 	}
 	if !(d.Loss >= 0 && d.Loss <= 1) {
 		faults = append(faults, fmt.Errorf("loss %v is not in 0..1", d.Loss))
+	}
+	if !(d.Duplicate >= 0 && d.Duplicate <= 1) {
+		faults = append(faults, fmt.Errorf("duplicate %v is not in 0..1", d.Duplicate))
 	}
 	switch d.Distribution {
 	case "", Uniform, Normal, Exponential, Pareto:

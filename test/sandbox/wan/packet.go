@@ -25,6 +25,7 @@ const (
 
 const (
 	ethernetHeader = 14
+	protocolICMP   = 1
 	protocolTCP    = 6
 	protocolUDP    = 17
 )

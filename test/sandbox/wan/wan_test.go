@@ -210,9 +210,14 @@ func TestSetChangesWhatHappensToLaterPackets(t *testing.T) {
 	note("up, but losing everything", 1)
 	set(both("node-0", "node-1", Delay{Base: time.Millisecond}))
 	note("up again", 1)
+	set(both("node-0", "node-1", Delay{Blocked: TCP | ICMP}))
+	note("blocked for other protocols", 1)
+	set(both("node-0", "node-1", Delay{Blocked: UDP}))
+	note("blocked for UDP", 1)
 	want := []outcome{
 		{"linked", true}, {"not linked", false}, {"down", false}, {"linked later", true},
 		{"down still, not named again", false}, {"up, but losing everything", false}, {"up again", true},
+		{"blocked for other protocols", true}, {"blocked for UDP", false},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -224,7 +229,7 @@ func TestSetChangesWhatHappensToLaterPackets(t *testing.T) {
 			dropped = append(dropped, r.Seq)
 		}
 	}
-	if diff := cmp.Diff([]uint32{1, 2, 4, 5}, dropped); diff != "" {
+	if diff := cmp.Diff([]uint32{1, 2, 4, 5, 8}, dropped); diff != "" {
 		t.Errorf("dropped according to the log (-want +got):\n%s", diff)
 	}
 }
@@ -265,6 +270,70 @@ func TestJitterDoesNotReorderADirection(t *testing.T) {
 	}
 	if len(order) != exchanges || !slices.IsSorted(order) {
 		t.Errorf("%d requests were released in the order %v", len(order), order)
+	}
+}
+
+func TestALinkMayReorder(t *testing.T) {
+	nodes := newNodes(t, 2)
+	log := filepath.Join(t.TempDir(), "wan.log")
+	w := startWAN(t, Options{Nodes: nodes, LogPath: log, Links: both("node-0", "node-1", Delay{Jitter: 3 * time.Millisecond, Distribution: Pareto, Reorder: true})})
+	p := newTestProber(t, nodes)
+	const exchanges = 200
+	for seq := range uint32(exchanges) {
+		if err := p.ask(0, 1, seq); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "every request is answered", func() bool { return len(p.measured()) == exchanges })
+	var order []uint32
+	for _, r := range closeAndRead(t, w, log) {
+		if !r.Reply {
+			order = append(order, r.Seq)
+		}
+	}
+	if slices.IsSorted(order) {
+		t.Error("200 requests with a jitter of 3ms were released in the order in which they were sent")
+	}
+	slices.Sort(order)
+	if len(slices.Compact(order)) != exchanges {
+		t.Errorf("%d different requests were released: want %d", len(order), exchanges)
+	}
+}
+
+func TestALinkMayDuplicate(t *testing.T) {
+	nodes := newNodes(t, 2)
+	log := filepath.Join(t.TempDir(), "wan.log")
+	w := startWAN(t, Options{Nodes: nodes, LogPath: log, Links: []Link{
+		{From: "node-0", To: "node-1", Delay: Delay{Base: 2 * time.Millisecond, Jitter: time.Millisecond, Duplicate: 0.5}},
+		{From: "node-1", To: "node-0"},
+	}})
+	p := newTestProber(t, nodes)
+	const exchanges = 100 // all at once, with room in the sockets for the copies
+	for seq := range uint32(exchanges) {
+		if err := p.ask(0, 1, seq); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var counters Counters
+	eventually(t, "every copy is answered", func() bool {
+		var err error
+		if counters, err = w.Counters(); err != nil {
+			t.Fatal(err)
+		}
+		return len(p.measured()) == exchanges && counters.Forwarded == 2*(exchanges+counters.Duplicated)
+	})
+	// Six deviations of 100 tosses of a coin.
+	if counters.Duplicated < 20 || counters.Duplicated > 80 {
+		t.Errorf("%d of %d packets were duplicated: want about half", counters.Duplicated, exchanges)
+	}
+	requests := 0
+	for _, r := range closeAndRead(t, w, log) {
+		if !r.Reply {
+			requests++
+		}
+	}
+	if requests != exchanges {
+		t.Errorf("the log has %d requests: want each once", requests)
 	}
 }
 
