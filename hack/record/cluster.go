@@ -73,6 +73,9 @@ func newPodProxy(ctx context.Context, o options, client kubernetes.Interface, co
 	if err != nil {
 		return nil, fmt.Errorf("reach the API server: %w", err)
 	}
+	if server.Path == "" {
+		server.Path = "/" // JoinPath would make a relative one
+	}
 	return &podProxy{RoundTripper: transport, server: server, namespace: o.namespace, pods: pods}, nil
 }
 
