@@ -435,3 +435,32 @@ func TestOptionsOfPrometheusAreChecked(t *testing.T) {
 		}
 	}
 }
+
+// Whatever a server answers, what is published is possible.
+func FuzzPrometheusAnswer(f *testing.F) {
+	vector := func(results string) []byte {
+		return []byte(`{"status":"success","data":{"resultType":"vector","result":[` + results + `]}}`)
+	}
+	f.Add(vector(`{"metric":{"node":"a","peer":"b"},"value":[1,"0.5"]}`))
+	f.Add(vector(`{"metric":{"node":"a","peer":"b"},"value":[1e300,"-0"]},{"metric":{"node":"a","peer":"b"},"value":[-1,"NaN"]}`))
+	f.Add(vector(`{"metric":{"node":"a","peer":"b"},"histogram":[1,{"count":"1","sum":"1","buckets":[[0,"1","2","1"]]}]}`))
+	f.Add(vector(`{"metric":null,"value":null},{}`))
+	f.Add([]byte(`{"status":"success","data":{"resultType":"matrix","result":[]},"warnings":["x"]}`))
+	f.Add([]byte(`{"status":"error","errorType":"bad_data"}`))
+	f.Add([]byte("null"))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		server := newFakePrometheus(t, started)
+		server.handler = func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(body) }
+		a := ask(t, server, func(o *source.PrometheusOptions) {
+			o.Queries.P99, o.Queries.Samples, o.Queries.Loss = "p99", "samples", "loss"
+		})
+		for pair, d := range a.matrix().All() {
+			if err := d.Validate(); err != nil || pair.Node == "" || pair.Peer == "" || pair.Node == pair.Peer {
+				t.Errorf("%v is published as %+v: %v", pair, d, err)
+			}
+			if age := recordedAt.Sub(d.Newest); age < 0 || age > staleAfter {
+				t.Errorf("%v is published at an age of %v", pair, age)
+			}
+		}
+	})
+}
