@@ -14,6 +14,9 @@ export GOFLAGS := -buildvcs=false
 # Static binaries, which any image can hold, and no need for a C compiler.
 export CGO_ENABLED := 0
 
+# The environment's, or make's own MATRICES=directory.
+export MATRICES
+
 SCENARIO ?= test/sandbox/scenarios/metro.yaml
 REPORT ?= build/demo.json
 
@@ -44,8 +47,13 @@ test-integration: ## Tests on real parts: API server, KubeRay, kwok, agents and 
 	hack/test-integration.sh
 
 .PHONY: bench
-bench: ## Benchmarks beside their baselines, into build/bench.json
+bench: ## Benchmarks beside their baselines, into build/bench.json (MATRICES=directory of measured networks)
 	hack/bench.sh
+
+.PHONY: bench-estimates
+bench-estimates: ## The part of bench that judges estimates, into build/estimates.json (MATRICES=directory of measured networks)
+	@mkdir -p build
+	go run ./hack/bench -demo= -benchmarks= -output build/estimates.json
 
 .PHONY: lint
 lint: ## golangci-lint and go vet

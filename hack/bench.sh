@@ -1,8 +1,11 @@
 #!/usr/bin/env bash
 # Runs the benchmarks beside what they are measured against, adds what the demo
-# found, and writes build/bench.json and a table. Nothing fails for being slow.
+# found, and how good estimates are, and writes build/bench.json and a table.
+# Nothing fails for being slow.
 #
 # usage: hack/bench.sh    REPORT=file is the demo's report (build/demo.json)
+#                         MATRICES=directory has measured networks to judge
+#                         estimates on, NAME-1.txt.gz and so on
 set -euo pipefail
 cd "$(dirname "$0")/.."
 report=${REPORT:-build/demo.json}

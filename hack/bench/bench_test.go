@@ -98,7 +98,7 @@ func bench(t *testing.T, report *trial.Report, benchmarks string) (written []byt
 		t.Fatal(err)
 	}
 	var b strings.Builder
-	if err := run(demo, benchmarks, output, &b); err != nil {
+	if err := run(inputs{demo: demo, benchmarks: benchmarks}, output, &b); err != nil {
 		return nil, "", err
 	}
 	written, err = os.ReadFile(output)

@@ -184,9 +184,9 @@ func contests() []contest {
 
 // suffixed is the units of a quantile of methods.
 func suffixed(methods []string, quantile string) []string {
-	var units []string
-	for _, m := range methods {
-		units = append(units, m+"-"+quantile+"-µs")
+	units := make([]string, len(methods))
+	for i, m := range methods {
+		units[i] = m + "-" + quantile + "-µs"
 	}
 	return units
 }

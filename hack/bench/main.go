@@ -14,43 +14,63 @@ import (
 )
 
 func main() {
-	demo := flag.String("demo", "build/demo.json", "report of the demo")
-	benchmarks := flag.String("benchmarks", "build/bench.txt", "output of go test -bench")
+	var in inputs
+	flag.StringVar(&in.demo, "demo", "build/demo.json", "report of the demo; empty leaves it out")
+	flag.StringVar(&in.benchmarks, "benchmarks", "build/bench.txt", "output of go test -bench; empty leaves it out")
+	flag.BoolVar(&in.estimates, "estimates", true, "judge estimates on generated networks and on those in -matrices")
+	flag.StringVar(&in.matrices, "matrices", os.Getenv("MATRICES"), "directory with measured networks, NAME-1.txt.gz and so on")
 	output := flag.String("output", "build/bench.json", "file to write")
 	flag.Parse()
-	if err := run(*demo, *benchmarks, *output, os.Stdout); err != nil {
+	if err := run(in, *output, os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func run(demo, benchmarks, output string, table io.Writer) error {
-	data, err := os.ReadFile(demo)
-	if err != nil {
-		return fmt.Errorf("read report of the demo: %w", err)
-	}
-	var report trial.Report
-	if err := json.Unmarshal(data, &report); err != nil {
-		return fmt.Errorf("%s is not a report of the demo: %w", demo, err)
-	}
-	printed, err := os.Open(benchmarks)
-	if err != nil {
-		return fmt.Errorf("read benchmarks: %w", err)
-	}
-	defer printed.Close()
-	samples, err := parse(printed)
-	if err != nil {
-		return fmt.Errorf("read benchmarks from %s: %w", benchmarks, err)
-	}
+// inputs is where results come from; what is empty is left out.
+type inputs struct {
+	demo, benchmarks string // files
+	estimates        bool
+	matrices         string // directory
+}
 
+func run(in inputs, output string, table io.Writer) error {
 	r := make(results)
-	if err := r.addDemo(&report); err != nil {
-		return fmt.Errorf("%s: %w", demo, err)
+	if in.demo != "" {
+		data, err := os.ReadFile(in.demo)
+		if err != nil {
+			return fmt.Errorf("read report of the demo: %w", err)
+		}
+		var report trial.Report
+		if err := json.Unmarshal(data, &report); err != nil {
+			return fmt.Errorf("%s is not a report of the demo: %w", in.demo, err)
+		}
+		if err := r.addDemo(&report); err != nil {
+			return fmt.Errorf("%s: %w", in.demo, err)
+		}
 	}
-	if err := r.addBenchmarks(samples); err != nil {
-		return fmt.Errorf("%s: %w", benchmarks, err)
+	if in.benchmarks != "" {
+		printed, err := os.Open(in.benchmarks)
+		if err != nil {
+			return fmt.Errorf("read benchmarks: %w", err)
+		}
+		defer printed.Close()
+		samples, err := parse(printed)
+		if err != nil {
+			return fmt.Errorf("read benchmarks from %s: %w", in.benchmarks, err)
+		}
+		if err := r.addBenchmarks(samples); err != nil {
+			return fmt.Errorf("%s: %w", in.benchmarks, err)
+		}
 	}
-	if data, err = json.MarshalIndent(r, "", "  "); err != nil {
+	if in.estimates {
+		if err := r.addEstimates(in.matrices, table); err != nil {
+			return fmt.Errorf("judge estimates: %w", err)
+		}
+		fmt.Fprintln(table)
+	}
+	data, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
 		return fmt.Errorf("encode results: %w", err)
 	}
 	if err := os.WriteFile(output, append(data, '\n'), 0o644); err != nil {

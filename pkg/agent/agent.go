@@ -22,12 +22,11 @@ import (
 // engine sends probes by one method; their outcomes arrive at Agent.outcome.
 // It is an engine of package probe, and a fake in tests.
 type engine interface {
-	Send(probe.Probe) error
+	// SendBatch sends now, and calls failed for each probe that was not sent.
+	SendBatch(probes []probe.Probe, failed func(i int, err error))
 	Forget(netip.AddrPort)
 	Counters() probe.Counters
 }
-
-var _ engine = (*probe.UDP)(nil)
 
 // way is a method to probe peers by, and its engine.
 type way struct {
@@ -36,7 +35,7 @@ type way struct {
 	// probes are to be sent next, each to the pair and by the rung of the same
 	// index.
 	probes []probe.Probe
-	pairs  []*pair
+	pairs  []*pair // nil for a probe that was not sent
 	rungs  []int
 }
 
@@ -188,6 +187,8 @@ func (a *Agent) openMethod(ctx context.Context, method probe.Method) (runner, er
 			return nil, fmt.Errorf("open the probe socket on %s: %w", address, err)
 		}
 		return udp, nil
+	case probe.MethodICMP:
+		return opened(probe.ListenICMP(ctx, a.own, probe.ICMPOptions{Timeout: a.options.Timeout, Outcome: outcome}))
 	case probe.MethodTCP:
 		return opened(probe.OpenTCP(ctx, a.own, probe.TCPOptions{Timeout: a.options.Timeout, Outcome: outcome}))
 	case probe.MethodPortable:
@@ -297,13 +298,19 @@ func (a *Agent) send(ctx context.Context, packets []packet) {
 	}
 	for i := range a.ways {
 		w := &a.ways[i]
-		for j, p := range w.probes {
+		if len(w.probes) == 0 {
+			continue
+		}
+		w.engine.SendBatch(w.probes, func(j int, err error) {
 			// A probe that did not leave is no loss of the network's: the pair ages.
-			if err := w.engine.Send(p); err != nil {
-				klog.FromContext(ctx).V(4).Info("A probe was not sent", "peer", w.pairs[j].node, "method", w.method, "address", p.Peer, "err", err)
-				continue
+			klog.FromContext(ctx).V(4).Info("A probe was not sent", "peer", w.pairs[j].node, "method", w.method, "address", w.probes[j].Peer, "err", err)
+			w.pairs[j].failed(w.method, w.probes[j])
+			w.pairs[j] = nil
+		})
+		for j, pair := range w.pairs {
+			if pair != nil {
+				pair.sent(w.rungs[j], w.probes[j].Size > probe.MinSize)
 			}
-			w.pairs[j].sent(w.rungs[j], p.Size > probe.MinSize)
 		}
 		clear(w.pairs)
 		w.probes, w.pairs, w.rungs = w.probes[:0], w.pairs[:0], w.rungs[:0]
@@ -407,6 +414,7 @@ func (a *Agent) outcome(logger klog.Logger, method probe.Method, o probe.Outcome
 	a.pairs.At(o.Peer.Addr(), func(pair *pair) {
 		switch {
 		case o.Discarded:
+			pair.failed(method, o.Probe)
 		case o.Lost:
 			pair.lost(method, o)
 		case o.RTT >= 0 && o.RTT <= latency.MaxRTT:

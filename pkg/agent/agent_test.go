@@ -35,14 +35,16 @@ type fakeEngine struct {
 	refuse    error
 }
 
-func (e *fakeEngine) Send(p probe.Probe) error {
+func (e *fakeEngine) SendBatch(probes []probe.Probe, failed func(int, error)) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.refuse != nil {
-		return e.refuse
+	for i, p := range probes {
+		if e.refuse != nil {
+			failed(i, e.refuse)
+			continue
+		}
+		e.sent = append(e.sent, p)
 	}
-	e.sent = append(e.sent, p)
-	return nil
 }
 
 func (e *fakeEngine) Forget(peer netip.AddrPort) {
@@ -92,6 +94,7 @@ type fixture struct {
 func testOptions() Options {
 	o := DefaultOptions()
 	o.NodeName, o.Namespace, o.BindAddress = "node-1", "netlatency", "10.0.0.1"
+	o.Methods = []string{"udp"}
 	return o
 }
 
@@ -460,6 +463,33 @@ func TestAMethodThatIsBlockedIsReplacedWithinThreeRounds(t *testing.T) {
 	}
 	if d := f.Window(0).Rows[0].Distribution; d.Lost != 0 {
 		t.Errorf("%d of %d probes count as lost, all of them in bursts that were lost whole: want none", d.Lost, d.Sent)
+	}
+}
+
+func TestAMethodThatBringsNoSampleIsReplaced(t *testing.T) {
+	tests := map[string]func(*fixture){
+		"because connections are refused": func(f *fixture) {
+			for _, p := range f.engine.all() {
+				f.outcome(f.logger, probe.MethodTCP, probe.Outcome{Probe: p, Sent: f.clock.Now(), Discarded: true})
+			}
+			f.engine.sent = nil
+		},
+		"because nothing can be sent": func(f *fixture) { f.engine.refuse = errors.New("operation not permitted") },
+	}
+	for name, fail := range tests {
+		t.Run(name, func(t *testing.T) {
+			o := testOptions()
+			o.Methods = []string{"tcp", "icmp"}
+			f := newFixture(t, o, slice("a").ready("node-2", "10.0.0.2"))
+			for range 3 {
+				fail(f)
+				f.probes(o.Interval)
+			}
+			if len(f.engines[probe.MethodICMP].all()) == 0 {
+				t.Error("three rounds later no probe is by the next method")
+			}
+			f.wantSeries(exposition.ProbesLostTotal, map[string]float64{})
+		})
 	}
 }
 

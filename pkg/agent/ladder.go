@@ -9,7 +9,7 @@ package agent
 type ladder struct {
 	// rungs is the number of methods that the peer can be probed by.
 	rungs int
-	// patience is how many probes in a row go unanswered before a rung is
+	// patience is how many probes in a row bring no sample before a rung is
 	// given up.
 	patience int
 
@@ -22,7 +22,7 @@ type ladder struct {
 	proven int
 	// climbing says that the newest burst tries a rung above proven.
 	climbing bool
-	// lost counts probes on the rung being tried since its last answer.
+	// lost counts probes without a sample on the rung being tried.
 	lost int
 	// down says that every rung has been given up since the last answer.
 	down bool
@@ -93,7 +93,7 @@ func (l *ladder) Answered(burst uint64, rung int) {
 	l.proven, l.climbing, l.lost, l.down = rung, false, 0, false
 }
 
-// Lost takes note that a probe of burst on rung was not answered.
+// Lost takes note that a probe of burst on rung brought no sample.
 func (l *ladder) Lost(burst uint64, rung int) {
 	if rung == l.trying && burst >= l.since {
 		l.lost++

@@ -67,7 +67,7 @@ func DefaultOptions() Options {
 		Timeout:          2 * time.Second,
 		Window:           5 * time.Minute,
 		LossWindow:       30 * time.Minute,
-		Methods:          []string{string(probe.MethodUDP)},
+		Methods:          []string{string(probe.MethodUDP), string(probe.MethodICMP), string(probe.MethodTCP)},
 		FullSize:         1200,
 		MaxPeers:         128,
 		PacketsPerSecond: 500,

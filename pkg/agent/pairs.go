@@ -80,6 +80,17 @@ func (p *pair) lost(method probe.Method, o probe.Outcome) {
 	}
 }
 
+// failed takes note of a probe that could not be sent, or whose answer says
+// nothing, as a refused connection does: no loss of the network's, but a method
+// that brings no sample.
+func (p *pair) failed(method probe.Method, of probe.Probe) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if rung := slices.Index(p.methods, method); rung >= 0 {
+		p.ladder.Lost(of.Tag, rung)
+	}
+}
+
 // answered takes in a round trip, and reports whether it has shown the path to
 // be another than before.
 func (p *pair) answered(method probe.Method, o probe.Outcome) (pathChanged bool) {

@@ -53,6 +53,7 @@ func (w *window) forgetOldPath() bool {
 	w.samples = slices.DeleteFunc(kept, func(s sample) bool { return s.at < since })
 	w.next = 0
 	w.bursts = slices.DeleteFunc(w.bursts, func(b burst) bool { return b.at < since })
+	w.losses.forget()
 	w.since = since
 	return true
 }

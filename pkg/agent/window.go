@@ -39,8 +39,10 @@ type window struct {
 	// samples is a ring once it has grown to its bound; next is the oldest.
 	samples []sample
 	next    int
-	// bursts are in the order of their numbers.
+	// bursts are the newest, in the order of their numbers; of those before
+	// only losses are remembered.
 	bursts []burst
+	losses lossHistory
 	// since is when the present path was first seen. A straggler from before
 	// it does not count.
 	since time.Duration
@@ -63,7 +65,7 @@ func (b burst) answered() bool { return b.lost < b.sent }
 // newWindow returns an empty window. Times that are given to it are not before
 // epoch.
 func newWindow(spans windowSpans, epoch time.Time) *window {
-	return &window{spans: spans, epoch: epoch}
+	return &window{spans: spans, epoch: epoch, losses: lossHistory{span: max(1, spans.losses/lossParts)}}
 }
 
 // Answered records the round trip of a probe of burst number. It reports
@@ -115,10 +117,12 @@ func (w *window) burst(number uint64, at time.Duration) *burst {
 		w.bursts[i].at = min(w.bursts[i].at, at)
 		return &w.bursts[i]
 	}
-	bound := w.spans.rounds(w.spans.losses)
-	if len(w.bursts) >= bound {
+	if len(w.bursts) >= burstMemory {
 		if i == 0 {
 			return nil
+		}
+		if w.bursts[0].answered() {
+			w.losses.add(w.bursts[0])
 		}
 		w.bursts = slices.Delete(w.bursts, 0, 1)
 		i--
@@ -171,6 +175,9 @@ func (w *window) within(now, span time.Duration, d *latency.Distribution) (rtts 
 			d.Lost += int(b.lost)
 		}
 	}
+	sent, lost := w.losses.since(now - w.spans.losses)
+	d.Sent += sent
+	d.Lost += lost
 	return rtts, newest
 }
 

@@ -121,6 +121,16 @@ func (s Statistic) Latency(d Distribution) time.Duration {
 	return d.Mean + time.Duration(s.TailWeight*float64(d.tail())) + loss
 }
 
+// meanError is how far, in nanoseconds, the mean of the samples may be from
+// that of the path: it is nearer in nine cases of ten. The deviation of the
+// samples is that of a normal distribution with the same upper quantiles; the
+// wider one counts.
+func (d Distribution) meanError() float64 {
+	const p90, p99 = 1.281552, 2.326348 // quantiles of the normal distribution
+	deviation := math.Max(float64(d.P90-d.P50)/p90, float64(d.P99-d.P50)/p99)
+	return normalBar * deviation / math.Sqrt(float64(max(d.Samples, 1)))
+}
+
 // tail is the highest quantile kept beyond which there is a sample.
 func (d Distribution) tail() time.Duration {
 	if d.Samples < 100 {

@@ -2,7 +2,7 @@ package latency
 
 import (
 	"fmt"
-	"slices"
+	"math"
 	"time"
 )
 
@@ -13,7 +13,9 @@ const (
 	// Unknown says that nothing is known of the pair; the estimate has no value.
 	Unknown Basis = iota
 	// Group is the median of the measured pairs between the groups of the two
-	// nodes.
+	// nodes, plus the nodes' offsets: by how much each of them differs from its
+	// group. The groups are those of the labels; for nodes without any they
+	// are found from what was measured.
 	Group
 	// Reverse is what was measured from the peer to the node. It is nearly
 	// symmetric, because a round trip takes both directions whoever starts it.
@@ -41,11 +43,18 @@ func (b Basis) String() string {
 	return fmt.Sprintf("basis(%d)", uint8(b))
 }
 
-// Estimate is the answer for a pair. Latency has no meaning when Basis is
-// Unknown.
+// Estimate is the answer for a pair. Latency and Error have no meaning when
+// Basis is Unknown.
 type Estimate struct {
+	// Latency is the round-trip time in terms of the Estimator's Statistic.
 	Latency time.Duration
-	Basis   Basis
+	// Error is the error bar: the pair's latency is expected within Latency ±
+	// Error in nine cases of ten. Of a Measured or Reverse estimate it tells
+	// how sure the mean of so many samples is; of a Group estimate how far
+	// pairs like this one were missed by groups and offsets when they were
+	// held back. It is 0 for Local.
+	Error time.Duration
+	Basis Basis
 }
 
 // NodeGroup is what places a node in the network as far as its labels tell.
@@ -56,43 +65,20 @@ type NodeGroup struct{ Provider, Region, Zone string }
 // Estimator answers for pairs of nodes from one Matrix, at one time, in terms
 // of one Statistic. It is immutable. A nil *Estimator knows nothing but Local.
 type Estimator struct {
-	matrix     *Matrix
-	statistic  Statistic
-	staleAfter time.Duration
-	now        time.Time
-	groups     map[string]NodeGroup
-	medians    map[groupPair]time.Duration
+	matrix *Matrix
+	links  *links
+	model  *model // nil if nothing was measured
 }
-
-type groupPair struct{ node, peer NodeGroup }
 
 // NewEstimator prepares estimates from matrix as seen at now. A measurement
 // whose newest sample is older than staleAfter does not count; staleAfter of
 // 0 lets none grow stale. groups gives the group of each node by name and may
 // be nil or lack nodes.
 func NewEstimator(matrix *Matrix, statistic Statistic, staleAfter time.Duration, groups map[string]NodeGroup, now time.Time) *Estimator {
-	e := &Estimator{
-		matrix:     matrix,
-		statistic:  statistic,
-		staleAfter: staleAfter,
-		now:        now,
-		groups:     groups,
-		medians:    make(map[groupPair]time.Duration),
-	}
-	between := make(map[groupPair][]time.Duration)
-	for pair, d := range matrix.All() {
-		if !e.fresh(d) {
-			continue
-		}
-		if key, ok := e.groupsOf(pair.Node, pair.Peer); ok {
-			between[key] = append(between[key], statistic.Latency(d))
-		}
-	}
-	for key, values := range between {
-		slices.Sort(values)
-		e.medians[key] = values[(len(values)-1)/2]
-	}
-	return e
+	l := newLinks(matrix, statistic, groups, func(d *Distribution) bool {
+		return d.Samples > 0 && (staleAfter == 0 || now.Sub(d.Newest) <= staleAfter)
+	})
+	return &Estimator{matrix: matrix, links: l, model: newModel(l, groups)}
 }
 
 // Matrix is the matrix behind the estimates, nil when there is none.
@@ -104,7 +90,7 @@ func (e *Estimator) Matrix() *Matrix {
 }
 
 // Estimate answers for a round trip from node to peer with the best basis
-// there is.
+// there is. Who asks for many nodes asks To.
 func (e *Estimator) Estimate(node, peer string) Estimate {
 	if node == peer {
 		return Estimate{Basis: Local}
@@ -112,28 +98,106 @@ func (e *Estimator) Estimate(node, peer string) Estimate {
 	if e == nil {
 		return Estimate{}
 	}
-	if d, ok := e.matrix.Measured(node, peer); ok && e.fresh(d) {
-		return Estimate{e.statistic.Latency(d), Measured}
+	i, known := e.links.index[node]
+	if !known {
+		return Estimate{}
 	}
-	if d, ok := e.matrix.Measured(peer, node); ok && e.fresh(d) {
-		return Estimate{e.statistic.Latency(d), Reverse}
+	j, known := e.links.index[peer]
+	if !known {
+		return Estimate{}
 	}
-	if key, ok := e.groupsOf(node, peer); ok {
-		if median, ok := e.medians[key]; ok {
-			return Estimate{median, Group}
-		}
-		if median, ok := e.medians[groupPair{key.peer, key.node}]; ok {
-			return Estimate{median, Group}
-		}
+	if at := e.links.out.find(i, j); at >= 0 {
+		return e.links.out.estimate(at, Measured)
 	}
-	return Estimate{}
+	if at := e.links.out.find(j, i); at >= 0 {
+		return e.links.out.estimate(at, Reverse)
+	}
+	return e.model.answer(i, j)
 }
 
-func (e *Estimator) fresh(d Distribution) bool {
-	return d.Samples > 0 && (e.staleAfter == 0 || e.now.Sub(d.Newest) <= e.staleAfter)
+func (a *adjacency) estimate(at int32, basis Basis) Estimate {
+	return Estimate{Latency: time.Duration(a.value[at]), Error: time.Duration(a.error[at]), Basis: basis}
 }
 
-func (e *Estimator) groupsOf(node, peer string) (groupPair, bool) {
-	key := groupPair{e.groups[node], e.groups[peer]}
-	return key, key.node != NodeGroup{} && key.peer != NodeGroup{}
+// answer is what the model says; Unknown if it is nil.
+func (m *model) answer(i, j int32) Estimate {
+	if m == nil {
+		return Estimate{}
+	}
+	latency, deviation, ok := m.estimate(i, j)
+	if !ok {
+		return Estimate{}
+	}
+	return Estimate{
+		Latency: time.Duration(math.Round(math.Min(latency, float64(MaxRTT)))),
+		Error:   time.Duration(math.Round(math.Min(m.bar*deviation, float64(MaxRTT)))),
+		Basis:   Group,
+	}
+}
+
+// Places finds nodes by name once, for many calls of To.
+func (e *Estimator) Places(nodes []string) Places {
+	p := Places{names: nodes, at: make([]int32, len(nodes))}
+	for k, name := range nodes {
+		p.at[k] = -1
+		if e != nil {
+			if i, ok := e.links.index[name]; ok {
+				p.at[k] = i
+			}
+		}
+	}
+	return p
+}
+
+// Places is where the nodes of a list are in an Estimator.
+type Places struct {
+	names []string
+	at    []int32 // -1 for a node that the Estimator does not know
+}
+
+// To answers for the round trips from each of the nodes to peer, as Estimate
+// does, but all at once: what is common to them is looked up once. The
+// estimates come in the order of nodes, which must be places of e; they are
+// appended to into.
+func (e *Estimator) To(peer string, nodes Places, into []Estimate) []Estimate {
+	start := len(into)
+	into = append(into, make([]Estimate, len(nodes.at))...)
+	estimates := into[start:]
+	j, known := int32(-1), false
+	if e != nil {
+		j, known = e.links.index[peer]
+	}
+	if !known {
+		for k, name := range nodes.names {
+			if name == peer {
+				estimates[k].Basis = Local
+			}
+		}
+		return into
+	}
+	// Where what was measured is, one further than its place: in links.in what
+	// the nodes measured of the peer, in links.out, below 0, what the peer
+	// measured of them.
+	in, out := &e.links.in, &e.links.out
+	measured := make([]int32, len(e.links.names))
+	for at, end := out.row(j); at < end; at++ {
+		measured[out.peer[at]] = -at - 1
+	}
+	for at, end := in.row(j); at < end; at++ {
+		measured[in.peer[at]] = at + 1
+	}
+	for k, i := range nodes.at {
+		switch {
+		case i == j:
+			estimates[k].Basis = Local
+		case i < 0:
+		case measured[i] > 0:
+			estimates[k] = in.estimate(measured[i]-1, Measured)
+		case measured[i] < 0:
+			estimates[k] = out.estimate(-measured[i]-1, Reverse)
+		default:
+			estimates[k] = e.model.answer(i, j)
+		}
+	}
+	return into
 }

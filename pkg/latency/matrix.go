@@ -128,16 +128,22 @@ func (m *Matrix) Pairs() int {
 	return m.pairs
 }
 
-// Measured returns the distribution from node to peer, if there is one.
-func (m *Matrix) Measured(node, peer string) (Distribution, bool) {
+// place is the node's place in rows, if anything was measured from or to it.
+func (m *Matrix) place(node string) (int32, bool) {
 	if m == nil {
-		return Distribution{}, false
+		return 0, false
 	}
 	i, ok := m.index[node]
+	return i, ok
+}
+
+// Measured returns the distribution from node to peer, if there is one.
+func (m *Matrix) Measured(node, peer string) (Distribution, bool) {
+	i, ok := m.place(node)
 	if !ok {
 		return Distribution{}, false
 	}
-	j, ok := m.index[peer]
+	j, ok := m.place(peer)
 	if !ok {
 		return Distribution{}, false
 	}

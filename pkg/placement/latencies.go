@@ -58,45 +58,58 @@ func NewLatencies(nodes *Nodes, target Target, estimates *latency.Estimator) *La
 		latency: make([]time.Duration, nodes.Len()),
 		basis:   make([]latency.Basis, nodes.Len()),
 	}
-	for i, node := range nodes.names {
-		l.latency[i], l.basis[i] = l.from(node, estimates)
+	sums := make([]sum, nodes.Len())
+	places := estimates.Places(nodes.names)
+	var column []latency.Estimate
+	for _, replica := range target.Replicas {
+		column = estimates.To(replica.Node, places, column[:0])
+		for i, e := range column {
+			sums[i].add(e, int64(max(replica.Count, 1)), target.Aggregation)
+		}
+	}
+	for i, s := range sums {
+		l.latency[i], l.basis[i] = s.aggregated(target.Aggregation)
+		l.informed = l.informed || s.informed
 	}
 	return l
 }
 
-func (l *Latencies) from(node string, estimates *latency.Estimator) (time.Duration, latency.Basis) {
-	var (
-		total, known int64
-		sum          time.Duration
-		chosen       latency.Estimate // of Nearest and Worst
-		weakest      = latency.Local
-	)
-	for _, replica := range l.target.Replicas {
-		count := int64(max(replica.Count, 1))
-		total += count
-		e := estimates.Estimate(node, replica.Node)
-		if e.Basis == latency.Unknown {
-			continue
-		}
-		first := known == 0
-		known += count
-		l.informed = l.informed || e.Basis != latency.Local
-		weakest = min(weakest, e.Basis)
-		sum += e.Latency * time.Duration(count)
-		if first ||
-			l.target.Aggregation == Nearest && e.Latency < chosen.Latency ||
-			l.target.Aggregation == Worst && e.Latency > chosen.Latency {
-			chosen = e
-		}
+// sum is what the replicas seen so far add up to, for one node.
+type sum struct {
+	total, known int64 // replicas
+	latency      time.Duration
+	chosen       latency.Estimate // of Nearest and Worst
+	weakest      latency.Basis
+	informed     bool
+}
+
+func (s *sum) add(e latency.Estimate, count int64, aggregation Aggregation) {
+	s.total += count
+	if e.Basis == latency.Unknown {
+		return
 	}
-	if known == 0 || 2*known < total {
+	if s.known == 0 ||
+		aggregation == Nearest && e.Latency < s.chosen.Latency ||
+		aggregation == Worst && e.Latency > s.chosen.Latency {
+		s.chosen = e
+	}
+	if s.known == 0 || e.Basis < s.weakest {
+		s.weakest = e.Basis
+	}
+	s.known += count
+	s.informed = s.informed || e.Basis != latency.Local
+	s.latency += e.Latency * time.Duration(count)
+}
+
+func (s *sum) aggregated(aggregation Aggregation) (time.Duration, latency.Basis) {
+	if s.known == 0 || 2*s.known < s.total {
 		return Unknown, latency.Unknown
 	}
-	switch l.target.Aggregation {
+	switch aggregation {
 	case Nearest, Worst:
-		return chosen.Latency, chosen.Basis
+		return s.chosen.Latency, s.chosen.Basis
 	}
-	return sum / time.Duration(known), weakest
+	return s.latency / time.Duration(s.known), s.weakest
 }
 
 // Target is what the latencies lead to.

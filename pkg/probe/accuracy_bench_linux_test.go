@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/netip"
 	"os"
@@ -51,8 +52,8 @@ var others = []string{"probing-raw", "probing-datagram", "http"}
 // namespaces, in circumstances that a prober meets: for each method the p50,
 // p99, p99.9 and maximum of the difference to the floor. The floor is the
 // median of what kernel stamps say of the same link when nothing else runs:
-// ours have their own, echoes that of icmp4, by whomever they are
-// measured, and HTTP that of udp4. All methods measure at the same time.
+// ours have their own, echoes by others that of icmp4, and HTTP that of udp4.
+// All methods measure at the same time.
 func BenchmarkAccuracy(b *testing.B) {
 	hasICMP(b)
 	startFar(b, farConfig{HTTP: true})
@@ -121,15 +122,14 @@ func measure(b *testing.B, config accuracyConfig, methods []string, place func(p
 	for _, p := range processes {
 		var r roundTrips
 		p.result(b, &r)
-		for method, rtts := range r {
-			all[method] = rtts
-		}
+		maps.Copy(all, r)
 	}
 	return all
 }
 
 // keepBusy has two processes for each processor that want all of it.
 func keepBusy(b *testing.B) func(int) {
+	b.Helper()
 	for range 2 * runtime.NumCPU() {
 		startRole(b, "busy", nil, nil)
 	}
@@ -146,6 +146,7 @@ func beBusy([]byte, *json.Encoder) error {
 // limitTo50m gives each process a control group with a twentieth of a
 // processor, as the limit "cpu: 50m" of a container does.
 func limitTo50m(b *testing.B) func(int) {
+	b.Helper()
 	return func(pid int) {
 		var failed error
 		for _, root := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/cpu"} {
@@ -313,7 +314,7 @@ func accuracyOfHTTP(config accuracyConfig) (roundTrips, error) {
 		begin := time.Now()
 		response, err := client.Get(url)
 		if err != nil {
-			return nil //nolint:nilerr // it is lost
+			return nil // it is lost
 		}
 		defer response.Body.Close()
 		if _, err := io.Copy(io.Discard, response.Body); err == nil {

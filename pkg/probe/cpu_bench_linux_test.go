@@ -135,16 +135,20 @@ func residentPeak() (mebibytes float64, err error) {
 	return 0, fmt.Errorf("no VmHWM in %q", status)
 }
 
-func (r *loadResult) outcome(o Outcome) {
-	if !o.Lost && !o.Discarded {
-		r.Samples = append(r.Samples, o.RTT)
+// take returns what takes in outcomes until ctx is done: those that come then
+// could not wait for their stamps.
+func (r *loadResult) take(ctx context.Context) func(Outcome) {
+	return func(o Outcome) {
+		if !o.Lost && !o.Discarded && ctx.Err() == nil {
+			r.Samples = append(r.Samples, o.RTT)
+		}
 	}
 }
 
 func loadUDP(ctx context.Context, peers []netip.AddrPort, r *loadResult) error {
 	reflector := unlimited()
 	u, err := ListenUDP(ctx, netip.AddrPortFrom(near4.Addr(), farPort), UDPOptions{
-		Timeout: time.Second, Hold: 10 * time.Second, Outcome: r.outcome, Reflector: reflector,
+		Timeout: time.Second, Hold: 10 * time.Second, Outcome: r.take(ctx), Reflector: reflector,
 	})
 	if err != nil {
 		return err
@@ -153,7 +157,7 @@ func loadUDP(ctx context.Context, peers []netip.AddrPort, r *loadResult) error {
 }
 
 func loadICMP(ctx context.Context, peers []netip.AddrPort, r *loadResult) error {
-	c, err := ListenICMP(ctx, near4.Addr(), ICMPOptions{Timeout: time.Second, Outcome: r.outcome})
+	c, err := ListenICMP(ctx, near4.Addr(), ICMPOptions{Timeout: time.Second, Outcome: r.take(ctx)})
 	if err != nil {
 		return err
 	}

@@ -67,40 +67,36 @@ func (p *pinger) wantKernel(t *testing.T, o Outcome) {
 
 var families = map[string]netip.Addr{"IPv4": loopback4.Addr(), "IPv6": loopback6.Addr()}
 
-func inBothFamilies(t *testing.T, test func(t *testing.T, addr netip.Addr)) {
-	t.Helper()
+func TestEchoesAreSamplesByKernelStamps(t *testing.T) {
 	for name, addr := range families {
 		t.Run(name, func(t *testing.T) {
-			if name == "IPv6" {
+			if addr.Is6() {
 				hasIPv6(t)
 			}
-			test(t, addr)
+			p := startICMP(t, addr, 2*time.Second)
+			if p.Stamps != Kernel {
+				t.Fatalf("stamps are %s, want kernel", p.Stamps)
+			}
+			if p.ports[0].tx == p.ports[0].fd {
+				t.Error("one socket sends and receives, want two: a transmit stamp would wake who waits")
+			}
+			// The port means nothing, and is the caller's again in the outcome.
+			for i, port := range []uint16{0, 9465, 1} {
+				probe := Probe{Peer: netip.AddrPortFrom(addr, port), Size: MinSize, Tag: uint64(i)}
+				if err := p.Send(probe); err != nil {
+					t.Fatal(err)
+				}
+				o := p.next(t)
+				p.wantKernel(t, o)
+				if o.Probe != probe || o.Seq != uint32(i)+1 {
+					t.Errorf("outcome is of packet %d, %+v, want packet %d of the same session, %+v", o.Seq, o.Probe, i+1, probe)
+				}
+			}
+			if diff := cmp.Diff(map[string]uint64{"t1": 0, "t4": 0}, p.Counters().Missing); diff != "" {
+				t.Errorf("missing stamps (-want +got):\n%s", diff)
+			}
 		})
 	}
-}
-
-func TestEchoesAreSamplesByKernelStamps(t *testing.T) {
-	inBothFamilies(t, func(t *testing.T, addr netip.Addr) {
-		p := startICMP(t, addr, 2*time.Second)
-		if p.Stamps != Kernel {
-			t.Fatalf("stamps are %s, want kernel", p.Stamps)
-		}
-		// The port means nothing, and is the caller's again in the outcome.
-		for i, port := range []uint16{0, 9465, 1} {
-			probe := Probe{Peer: netip.AddrPortFrom(addr, port), Size: MinSize, Tag: uint64(i)}
-			if err := p.Send(probe); err != nil {
-				t.Fatal(err)
-			}
-			o := p.next(t)
-			p.wantKernel(t, o)
-			if o.Probe != probe || o.Seq != uint32(i)+1 {
-				t.Errorf("outcome is of packet %d, %+v, want packet %d of the same session, %+v", o.Seq, o.Probe, i+1, probe)
-			}
-		}
-		if diff := cmp.Diff(map[string]uint64{"t1": 0, "t4": 0}, p.Counters().Missing); diff != "" {
-			t.Errorf("missing stamps (-want +got):\n%s", diff)
-		}
-	})
 }
 
 func TestABatchOfEchoesIsSentButForThoseThatFail(t *testing.T) {
@@ -153,19 +149,24 @@ func TestABatchOfEchoesIsSentButForThoseThatFail(t *testing.T) {
 }
 
 func TestFullSizeEchoesAreAnsweredInFull(t *testing.T) {
-	inBothFamilies(t, func(t *testing.T, addr netip.Addr) {
-		p := startICMP(t, addr, 5*time.Second)
-		for _, size := range []int{MinSize, 1400, MaxSize} {
-			if err := p.Send(Probe{Peer: netip.AddrPortFrom(addr, 0), Size: size}); err != nil {
-				t.Fatal(err)
+	for name, addr := range families {
+		t.Run(name, func(t *testing.T) {
+			if addr.Is6() {
+				hasIPv6(t)
 			}
-			o := p.next(t)
-			p.wantKernel(t, o)
-			if o.Size != size {
-				t.Errorf("outcome is of %d octets, want %d", o.Size, size)
+			p := startICMP(t, addr, 5*time.Second)
+			for _, size := range []int{MinSize, 1400, MaxSize} {
+				if err := p.Send(Probe{Peer: netip.AddrPortFrom(addr, 0), Size: size}); err != nil {
+					t.Fatal(err)
+				}
+				o := p.next(t)
+				p.wantKernel(t, o)
+				if o.Size != size {
+					t.Errorf("outcome is of %d octets, want %d", o.Size, size)
+				}
 			}
-		}
-	})
+		})
+	}
 }
 
 func TestICMPSocketsDoNotDisturbEachOther(t *testing.T) {
@@ -240,12 +241,17 @@ func TestListenICMPSaysWhichSettingPermitsIt(t *testing.T) {
 		t.Skipf("the sysctl cannot be changed: %v", err)
 	}
 	defer permitPing(string(before))
-	inBothFamilies(t, func(t *testing.T, addr netip.Addr) {
-		_, err := ListenICMP(t.Context(), addr, ICMPOptions{Timeout: time.Second})
-		if !errors.Is(err, unix.EACCES) || !strings.Contains(err.Error(), "net.ipv4.ping_group_range") || !strings.Contains(err.Error(), "chart") {
-			t.Errorf("error is %v, want one that names the sysctl and what sets it", err)
-		}
-	})
+	for name, addr := range families {
+		t.Run(name, func(t *testing.T) {
+			if addr.Is6() {
+				hasIPv6(t)
+			}
+			_, err := ListenICMP(t.Context(), addr, ICMPOptions{Timeout: time.Second})
+			if !errors.Is(err, unix.EACCES) || !strings.Contains(err.Error(), "net.ipv4.ping_group_range") || !strings.Contains(err.Error(), "chart") {
+				t.Errorf("error is %v, want one that names the sysctl and what sets it", err)
+			}
+		})
+	}
 }
 
 func TestListenICMPSaysWhatIsWrong(t *testing.T) {

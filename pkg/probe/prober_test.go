@@ -329,7 +329,7 @@ func TestAnswersThatWereOvertakenAreCounted(t *testing.T) {
 func TestAnAnswerThatWaitedInAnotherSocketWasNotOvertaken(t *testing.T) {
 	b := newBench(t, time.Second, 0)
 	first, second := b.send(peerA, 0), b.send(peerA, 0)
-	arrived := b.now.unix + int64(500*us)
+	arrived := b.now.unix + 500*us
 	b.pass(time.Millisecond)
 	b.reply(peerA, b.header(second, nil), second.size, arrived+1, b.now)
 	b.reply(peerA, b.header(first, nil), first.size, arrived, b.now)

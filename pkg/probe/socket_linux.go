@@ -160,9 +160,14 @@ func (s *socket) setUp(over transport, domain int, addr netip.AddrPort) error {
 	case *unix.SockaddrInet6:
 		s.local = netip.AddrPortFrom(netip.AddrFrom16(b.Addr), uint16(b.Port))
 	}
-	if s.unstamped != nil {
-		return nil
+	if s.unstamped == nil {
+		s.pair(over, domain, bound)
 	}
+	return nil
+}
+
+// pair opens the second of the two sockets if it can.
+func (s *socket) pair(over transport, domain int, bound unix.Sockaddr) {
 	switch over {
 	case overUDP:
 		if tx, err := openSender(s.fd, domain, bound); err == nil {
@@ -173,7 +178,6 @@ func (s *socket) setUp(over transport, domain int, addr netip.AddrPort) error {
 			s.fd = rx
 		}
 	}
-	return nil
 }
 
 // as4 is the address if it is IPv4, else zeros.

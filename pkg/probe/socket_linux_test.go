@@ -133,6 +133,23 @@ func TestNobodyIsWokenByATransmitStamp(t *testing.T) {
 	}
 }
 
+func TestPacketsThatCameInTimeAreFoundAfterTheDeadline(t *testing.T) {
+	reflector := start(t, loopback4, UDPOptions{Reflector: unlimited()})
+	prober := open(t, loopback4, UDPOptions{})
+	defer prober.Close()
+	prober.send(t, reflector.LocalAddr(), 0)
+	for { // until the reply is there
+		fds := []unix.PollFd{{Fd: int32(prober.ports[0].fd), Events: unix.POLLIN}}
+		if n, err := unix.Poll(fds, 10_000); err == nil && n == 1 {
+			break
+		}
+	}
+	n, err := prober.sockets.receive(time.Now().Add(-time.Second), func(*socket, []datagram, reading) {})
+	if n != 1 || err != nil {
+		t.Errorf("%d packets, error %v, want the one that waited", n, err)
+	}
+}
+
 func TestASecondSocketTakesNothingThatArrives(t *testing.T) {
 	reflector := start(t, loopback4, UDPOptions{Reflector: unlimited()})
 	// From many ports, since a group without its filter chooses by their hash.

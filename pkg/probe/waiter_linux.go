@@ -93,7 +93,8 @@ func newWaiter(fds []int) (w *waiter, err error) {
 
 const once = unix.EPOLLIN | unix.EPOLLONESHOT
 
-// wait returns when a socket has something, at the deadline, or on wake. The
+// wait returns when a socket has something, at the deadline, or on wake; never
+// before it has looked. The
 // events are valid until the next call; Fd is the index of the socket, or
 // woken.
 func (w *waiter) wait(deadline time.Time) ([]unix.EpollEvent, error) {
@@ -114,7 +115,14 @@ func (w *waiter) wait(deadline time.Time) ([]unix.EpollEvent, error) {
 			return nil, fmt.Errorf("set deadline: %w", err)
 		}
 	}
-	if err := w.raw.Read(w.look); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+	err := w.raw.Read(w.look)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		// What came before the deadline was in time, also for a process that
+		// was stopped until after it.
+		w.look(uintptr(w.epoll))
+		err = nil
+	}
+	if err != nil {
 		return nil, fmt.Errorf("wait for sockets: %w", err)
 	}
 	return w.fired, nil
