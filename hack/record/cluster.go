@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -51,12 +52,12 @@ type podProxy struct {
 }
 
 func newPodProxy(ctx context.Context, o options, client kubernetes.Interface, config *rest.Config) (*podProxy, error) {
-	slices, err := client.DiscoveryV1().EndpointSlices(o.namespace).List(ctx, metav1.ListOptions{LabelSelector: discoveryv1.LabelServiceName + "=" + o.service})
+	list, err := client.DiscoveryV1().EndpointSlices(o.namespace).List(ctx, metav1.ListOptions{LabelSelector: discoveryv1.LabelServiceName + "=" + o.service})
 	if err != nil {
 		return nil, fmt.Errorf("list the EndpointSlices of the agents: %w", err)
 	}
 	pods := make(map[string]string)
-	for _, slice := range slices.Items {
+	for _, slice := range list.Items {
 		for _, endpoint := range slice.Endpoints {
 			for _, address := range endpoint.Addresses {
 				if endpoint.TargetRef != nil && endpoint.TargetRef.Kind == "Pod" {
@@ -114,8 +115,8 @@ func nodeGroups(ctx context.Context, client kubernetes.Interface) (map[string]la
 		if !found {
 			provider = ""
 		}
-		for i := len(defaults.ProviderLabels) - 1; i >= 0; i-- {
-			if label := node.Labels[defaults.ProviderLabels[i]]; label != "" {
+		for _, key := range slices.Backward(defaults.ProviderLabels) { // the first that there is counts
+			if label := node.Labels[key]; label != "" {
 				provider = label
 			}
 		}

@@ -51,10 +51,10 @@ func main() {
 	klog.InitFlags(nil)
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, o, os.Stderr); err != nil {
+	err := run(ctx, o, os.Stderr)
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "record:", err)
-		stop()
 		os.Exit(1)
 	}
 }

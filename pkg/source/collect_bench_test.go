@@ -29,7 +29,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/fake"
 	clocktesting "k8s.io/utils/clock/testing"
-	"k8s.io/utils/ptr"
 
 	"github.com/netlatency/netlatency/pkg/exposition"
 	"github.com/netlatency/netlatency/pkg/latency"
@@ -178,10 +177,10 @@ func slicesOf(agents int, port uint16) []runtime.Object {
 				Labels: map[string]string{discoveryv1.LabelServiceName: service},
 			},
 			AddressType: discoveryv1.AddressTypeIPv4,
-			Ports:       []discoveryv1.EndpointPort{{Name: new("http"), Port: ptr.To(int32(port))}},
+			Ports:       []discoveryv1.EndpointPort{{Name: new("http"), Port: new(int32(port))}},
 		}
 		for i := first; i < min(first+100, agents); i++ {
-			slice.Endpoints = append(slice.Endpoints, discoveryv1.Endpoint{Addresses: []string{addressOf(i).String()}, NodeName: ptr.To(nodeOf(i))})
+			slice.Endpoints = append(slice.Endpoints, discoveryv1.Endpoint{Addresses: []string{addressOf(i).String()}, NodeName: new(nodeOf(i))})
 		}
 		all = append(all, slice)
 	}
