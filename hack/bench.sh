@@ -19,11 +19,13 @@ else
 fi
 
 # Only what hack/bench compares; it says so if something is missing here.
-packages=(cmd/agent pkg/probe pkg/exposition pkg/placement pkg/plugins/netlatency)
+packages=(cmd/agent pkg/agent pkg/probe pkg/source pkg/exposition pkg/placement pkg/plugins/netlatency)
 benchmarks=(
 	'^Benchmark(UDP|User)RoundTrip$'
 	'^Benchmark(Agent|Load|Accuracy)$'
 	'^Benchmark(Encode|Decode|DecodeByExpfmt)$/^(protobuf|text)$/^1000$'
+	'^BenchmarkSeries$'
+	'^BenchmarkCollect(ByExpfmt)?$/^(200|1000|5000)agents$'
 	'^Benchmark(CostsOfAllNodes|Latencies)$/^5000nodes$/^10replicas$'
 	'^BenchmarkCycle$/^(1000|5000)nodes$/^10targets$/^(warm|target-moved)$'
 	'^BenchmarkCycleOfNodeResourcesFit$/^(1000|5000)nodes$'
@@ -31,14 +33,16 @@ benchmarks=(
 pattern=$(IFS='|' && echo "${benchmarks[*]}")
 binaries=$PWD/build/bin/bench
 mkdir -p "$binaries"
-go test -c -o "$binaries/" "${packages[@]/#/./}"
+for package in "${packages[@]}"; do
+	go test -c -o "$binaries/${package//\//-}.test" "./$package" # two end in agent
+done
 
 # The median of five rounds counts. In rounds, and not with -count, because
 # what disturbs the machine for some seconds should not meet one side alone.
 for round in 1 2 3 4 5; do
 	echo "# round $round of 5"
 	for package in "${packages[@]}"; do
-		(cd "$package" && "$binaries/${package##*/}.test" -test.run '^$' -test.bench "$pattern" -test.benchtime "${BENCHTIME:-500ms}" -test.benchmem)
+		(cd "$package" && "$binaries/${package//\//-}.test" -test.run '^$' -test.bench "$pattern" -test.benchtime "${BENCHTIME:-500ms}" -test.benchmem)
 	done
 done | tee build/bench.txt
 

@@ -1,6 +1,8 @@
 package config
 
 import (
+	"time"
+
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -42,6 +44,107 @@ type NetLatencyArgs struct {
 type Source struct {
 	// Agents reads the probe agents directly.
 	Agents *AgentsSource
+	// Prometheus asks a server with the HTTP API of Prometheus.
+	Prometheus *PrometheusSource
+	// File reads a recorded matrix.
+	File *FileSource
+}
+
+// Interval is the time from one read of the source to the next, 0 when no
+// member is set.
+func (s Source) Interval() time.Duration {
+	switch {
+	case s.Agents != nil:
+		return s.Agents.Interval.Duration
+	case s.Prometheus != nil:
+		return s.Prometheus.Interval.Duration
+	case s.File != nil:
+		return s.File.Interval.Duration
+	}
+	return 0
+}
+
+// Kind names the member that is set as the configuration does: "agents",
+// "prometheus" or "file"; it is empty when none is.
+func (s Source) Kind() string {
+	switch {
+	case s.Agents != nil:
+		return "agents"
+	case s.Prometheus != nil:
+		return "prometheus"
+	case s.File != nil:
+		return "file"
+	}
+	return ""
+}
+
+// PrometheusSource asks a server with the HTTP API of Prometheus, such as
+// Prometheus itself, Thanos, Mimir or VictoriaMetrics.
+type PrometheusSource struct {
+	// Address is the URL of the API, without its /api/v1.
+	Address string
+	// Headers are added to every request.
+	Headers map[string]string
+	// BearerTokenFile holds a token for the Authorization header. It is read
+	// at each request. Empty sends none.
+	BearerTokenFile string
+	// TLS is for an address with https.
+	TLS ClientTLS
+	// Interval is the time from one round of queries to the next.
+	Interval metav1.Duration
+	// Timeout bounds each query.
+	Timeout metav1.Duration
+	// MaxBytes bounds the answer to each query, unpacked.
+	MaxBytes int64
+	// Queries are what is asked.
+	Queries PrometheusQueries
+	// NodeLabel and PeerLabel name, in what the queries return, the node that
+	// a round trip starts at and the one it goes to.
+	NodeLabel string
+	PeerLabel string
+	// Scale is the seconds in one unit of the latencies that are returned.
+	Scale float64
+}
+
+// ClientTLS is how a server is verified and what it is shown. Files are read
+// again when they change.
+type ClientTLS struct {
+	// CAFile holds the authorities that are trusted; empty trusts those of the
+	// system.
+	CAFile string
+	// CertFile and KeyFile are the client's certificate; both or none.
+	CertFile string
+	KeyFile  string
+	// ServerName is the name in the server's certificate where it is not that
+	// of the address.
+	ServerName string
+	// InsecureSkipVerify trusts any certificate.
+	InsecureSkipVerify bool
+}
+
+// PrometheusQueries are instant queries, each for one number of every pair.
+// Those of latencies are in units of Scale. An empty one is not asked.
+type PrometheusQueries struct {
+	// Mean, P50, P90 and P99 are of a pair's round trips. At least one of Mean
+	// and P50 is given.
+	Mean, P50, P90, P99 string
+	// Samples is the number of round trips behind them.
+	Samples string
+	// Sent is the number of probes and Loss the share of them, from 0 to 1,
+	// that was lost.
+	Sent, Loss string
+	// Timestamp is the unix time in seconds of the newest round trip.
+	Timestamp string
+}
+
+// FileSource reads a recorded matrix.
+type FileSource struct {
+	// Path of the recording.
+	Path string
+	// Interval is the time from one look at the file to the next.
+	Interval metav1.Duration
+	// Ageing counts the pairs' ages on from the time of the recording.
+	Ageing bool
 }
 
 // AgentsSource finds the probe agents behind a headless Service and reads

@@ -162,6 +162,7 @@ func TestTheTableNamesWhatMissesItsTarget(t *testing.T) {
 		}
 	}
 	want := map[string]string{
+		"collect_cpu_seconds_per_round_1000_agents": "met", "collect_round_5000_agents": "met", "collector_rss_mib_5000": "met", "series_5000_nodes": "met",
 		"cost/drift/vs_best": "met", "cost/steady/vs_best": "met",
 		"rtt_error_p50/sandbox/vs_wan_log": "met", "rtt_error_p99/sandbox/vs_wan_log": "met",
 		"search_net_p99/steady/vs_default": "met", "search_net_p99/steady/vs_pinned": "met", "search_net_p99/drift/vs_pinned": "MISSED",

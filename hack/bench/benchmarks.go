@@ -78,6 +78,7 @@ const (
 	byExpfmt    = "expfmt's decoder, which makes no window of it yet"
 	asText      = "the same window in the text format"
 	byFit       = "cycle of NodeResourcesFit"
+	byFamilies  = "the same pages decoded by expfmt, no matrix made of them"
 	byProbing   = "pro-bing, the better of its raw and its datagram mode"
 	byDatagrams = "pro-bing in datagram mode, one Pinger per peer"
 	byHTTP      = "HTTP GET, as goldpinger measures"
@@ -94,6 +95,16 @@ var pairs = []pair{
 	{"window_decode_text/1000_peers/vs_expfmt", "exposition.Decode/text/1000", "exposition.DecodeByExpfmt/text/1000", "ns/op", "ms", 1e-6, byExpfmt, nil},
 	{"window_size/1000_peers/vs_text", "exposition.Encode/protobuf/1000", "exposition.Encode/text/1000", "wire-B", "kB", 1e-3, asText, new(200.0)},
 	{"window_size_gzip/1000_peers/vs_text", "exposition.Encode/protobuf/1000", "exposition.Encode/text/1000", "gzip-B", "kB", 1e-3, asText, new(60.0)},
+
+	// The targets are: what a round may take of one of two processors at the
+	// default interval of 10 s, that interval, the chart's memory limit less what
+	// a scheduler takes besides, and a Prometheus of about a gigabyte.
+	{"collect_cpu_seconds_per_round_1000_agents", "source.Collect/1000agents", "source.CollectByExpfmt/1000agents", "cpu-s/op", "s", 1, byFamilies, new(2.0)},
+	{"collect_round_200_agents", "source.Collect/200agents", "source.CollectByExpfmt/200agents", "ns/op", "s", 1e-9, byFamilies, nil},
+	{"collect_round_1000_agents", "source.Collect/1000agents", "source.CollectByExpfmt/1000agents", "ns/op", "s", 1e-9, byFamilies, nil},
+	{"collect_round_5000_agents", "source.Collect/5000agents", "source.CollectByExpfmt/5000agents", "ns/op", "s", 1e-9, byFamilies, new(10.0)},
+	{"collector_rss_mib_5000", "source.Collect/5000agents", "source.CollectByExpfmt/5000agents", "rss-MiB", "MiB", 1, byFamilies, new(600.0)},
+	{"series_5000_nodes", "agent.Series/32peers", "agent.Series/128peers", "series", "series", 1, "the default --max-peers instead of 32", new(400_000.0)},
 
 	{"costs/5000_nodes/vs_computed_anew", "placement.CostsOfAllNodes/5000nodes/10replicas", "placement.Latencies/5000nodes/10replicas", "ns/op", "ms", 1e-6, "costs computed for each pod", nil},
 

@@ -146,6 +146,9 @@ func TestPluginArguments(t *testing.T) {
 		{"agents of another installation", "scheduler: {args: {source: {agents: {namespace: probes, service: agents}}}}", func(args *config.NetLatencyArgs) {
 			args.Source.Agents.Namespace, args.Source.Agents.Service = "probes", "agents"
 		}},
+		{"a file instead of the agents", "scheduler: {args: {source: {file: {path: /matrix.jsonl}}}}", func(args *config.NetLatencyArgs) {
+			args.Source = config.Source{File: &config.FileSource{Path: "/matrix.jsonl", Interval: duration(10 * time.Second)}}
+		}},
 		{"no targets", "targets: []", func(args *config.NetLatencyArgs) { args.Targets = []config.Target{} }},
 		{"agents of another name", "fullnameOverride: nearby", func(args *config.NetLatencyArgs) { args.Source.Agents.Service = "nearby-agent" }},
 	} {
@@ -205,6 +208,8 @@ agent:
   nodeSelector: {probes: "true"}
   tolerations: [{key: gpu, operator: Equal, value: "true", effect: NoSchedule}]
   resources: {requests: {cpu: 10m, memory: 16Mi}, limits: {memory: 64Mi}}
+podMonitor: {enabled: true, interval: 20s, labels: {monitor: "yes"}, scrapeNativeHistograms: true}
+prometheusRule: {enabled: true, labels: {rule: "yes"}}
 scheduler:
   image: {repository: mirror/scheduler, tag: v1, pullPolicy: Always}
   replicas: 3
@@ -220,6 +225,8 @@ scheduler:
   clientConnection: {qps: 100, burst: 100}
   emulatedVersion: "1.35"
   extraArgs: [--v=2]
+  extraVolumes: [{name: token, secret: {secretName: prometheus}}]
+  extraVolumeMounts: [{name: token, mountPath: /var/run/secrets/prometheus}]
   podAnnotations: {prometheus.io/scrape: "true"}
   priorityClassName: system-cluster-critical
   nodeSelector: {schedulers: "true"}
@@ -249,6 +256,7 @@ func TestEveryValueLeadsToAValidConfiguration(t *testing.T) {
 		"--loss-window=10m", "--max-peers=20", "--methods=tcp,udp", "--full-size=1400", "--max-exported-peers=10", "--packets-per-second=100", "--sample-stream", "prometheus.io/scrape", "system-node-critical",
 		"probes: \"true\"", "key: gpu", "memory: 64Mi", "mirror/scheduler:v1", "replicas: 3", "schedulers: \"true\"", "system-cluster-critical",
 		"--emulated-version=1.35", "--v=2", "node-role.kubernetes.io/control-plane", "memory: 2Gi", "imagePullPolicy: Always", "hostNetwork: true",
+		"interval: 20s", "monitor: \"yes\"", "scrapeNativeHistograms: true", "rule: \"yes\"", "record: netlatency:rtt_seconds:mean5m", "secretName: prometheus", "mountPath: /var/run/secrets/prometheus",
 	} {
 		if !strings.Contains(all.String(), want) {
 			t.Errorf("nothing is rendered with %q", want)

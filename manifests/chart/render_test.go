@@ -18,6 +18,7 @@ import (
 	"helm.sh/helm/v3/pkg/chartutil"
 	"helm.sh/helm/v3/pkg/engine"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
@@ -68,7 +69,7 @@ func render(t *testing.T, values string) manifests {
 	decoder := serializer.NewCodecFactory(scheme.Scheme, serializer.EnableStrict).UniversalDeserializer()
 	objects := manifests{}
 	for _, name := range slices.Sorted(maps.Keys(files)) {
-		if !strings.HasSuffix(name, ".yaml") {
+		if !strings.HasSuffix(name, ".yaml") || strings.TrimSpace(files[name]) == "" { // nothing, by a value
 			continue
 		}
 		documents := utilyaml.NewYAMLReader(bufio.NewReader(bytes.NewBufferString(files[name])))
@@ -81,6 +82,9 @@ func render(t *testing.T, values string) manifests {
 				t.Fatalf("%s: %v", name, err)
 			}
 			object, kind, err := decoder.Decode(document, nil, nil)
+			if runtime.IsNotRegisteredError(err) { // a custom resource
+				object, kind, err = unstructured.UnstructuredJSONScheme.Decode(asJSON(t, document), nil, nil)
+			}
 			if err != nil {
 				t.Fatalf("%s: %v in\n%s", name, err, document)
 			}
@@ -96,6 +100,15 @@ func render(t *testing.T, values string) manifests {
 		}
 	}
 	return objects
+}
+
+func asJSON(t *testing.T, document []byte) []byte {
+	t.Helper()
+	data, err := yaml.YAMLToJSONStrict(document)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
 }
 
 // get is the object of that kind and name.

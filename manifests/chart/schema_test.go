@@ -54,17 +54,21 @@ func TestTheSchemaFollowsTheArguments(t *testing.T) {
 		t.Fatal(err)
 	}
 	for definition, kind := range map[string]reflect.Type{
-		"Args":          reflect.TypeFor[configv1.NetLatencyArgs](),
-		"Source":        reflect.TypeFor[configv1.Source](),
-		"AgentsSource":  reflect.TypeFor[configv1.AgentsSource](),
-		"Statistic":     reflect.TypeFor[configv1.Statistic](),
-		"Hysteresis":    reflect.TypeFor[configv1.Hysteresis](),
-		"Band":          reflect.TypeFor[configv1.Band](),
-		"Target":        reflect.TypeFor[configv1.Target](),
-		"PodsTarget":    reflect.TypeFor[configv1.PodsTarget](),
-		"NodesTarget":   reflect.TypeFor[configv1.NodesTarget](),
-		"ServiceTarget": reflect.TypeFor[configv1.ServiceTarget](),
-		"Rule":          reflect.TypeFor[configv1.Rule](),
+		"Args":              reflect.TypeFor[configv1.NetLatencyArgs](),
+		"Source":            reflect.TypeFor[configv1.Source](),
+		"AgentsSource":      reflect.TypeFor[configv1.AgentsSource](),
+		"PrometheusSource":  reflect.TypeFor[configv1.PrometheusSource](),
+		"PrometheusQueries": reflect.TypeFor[configv1.PrometheusQueries](),
+		"ClientTLS":         reflect.TypeFor[configv1.ClientTLS](),
+		"FileSource":        reflect.TypeFor[configv1.FileSource](),
+		"Statistic":         reflect.TypeFor[configv1.Statistic](),
+		"Hysteresis":        reflect.TypeFor[configv1.Hysteresis](),
+		"Band":              reflect.TypeFor[configv1.Band](),
+		"Target":            reflect.TypeFor[configv1.Target](),
+		"PodsTarget":        reflect.TypeFor[configv1.PodsTarget](),
+		"NodesTarget":       reflect.TypeFor[configv1.NodesTarget](),
+		"ServiceTarget":     reflect.TypeFor[configv1.ServiceTarget](),
+		"Rule":              reflect.TypeFor[configv1.Rule](),
 	} {
 		var want []string
 		for member := range kind.Fields() {

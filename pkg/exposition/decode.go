@@ -1,12 +1,14 @@
 package exposition
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"math"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -97,10 +99,19 @@ func Decode(r io.Reader, contentType string, limits Limits, now time.Time) (Wind
 	default:
 		return Window{}, nil, fmt.Errorf("decode window: content type %q is neither delimited protobuf nor text", contentType)
 	}
-	body, err := io.ReadAll(io.LimitReader(r, limits.Bytes+1))
-	if err != nil {
+	// A reader of thousands of agents would otherwise throw away as many bodies
+	// a round. What is decoded has its strings of its own.
+	buffer := bodies.Get().(*bytes.Buffer)
+	defer func() {
+		if buffer.Cap() <= maxKeptBody {
+			bodies.Put(buffer)
+		}
+	}()
+	buffer.Reset()
+	if _, err := buffer.ReadFrom(io.LimitReader(r, limits.Bytes+1)); err != nil {
 		return Window{}, nil, fmt.Errorf("%w: %w", ErrRead, err)
 	}
+	body := buffer.Bytes()
 	if int64(len(body)) > limits.Bytes {
 		return Window{}, nil, fmt.Errorf("decode window: %w: more than %d bytes", ErrLimit, limits.Bytes)
 	}
@@ -114,6 +125,12 @@ func Decode(r io.Reader, contentType string, limits Limits, now time.Time) (Wind
 	}
 	return w, c.dropped, nil
 }
+
+// bodies are buffers for answers, none larger than maxKeptBody, which is an
+// answer of two thousand peers.
+var bodies = sync.Pool{New: func() any { return new(bytes.Buffer) }}
+
+const maxKeptBody = 512 << 10
 
 // Errors of Decode wrap one of these when the answer exceeds its limits, and
 // when it cannot be read to its end.

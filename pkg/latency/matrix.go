@@ -3,6 +3,7 @@ package latency
 import (
 	"cmp"
 	"iter"
+	"maps"
 	"math"
 	"slices"
 	"time"
@@ -73,6 +74,13 @@ func (h Hysteresis) holds(held, now Distribution) bool {
 // observed is not in the new matrix: whoever observes decides how long an old
 // observation is repeated. m may be nil.
 func (m *Matrix) Next(taken time.Time, observed map[Pair]Distribution, h Hysteresis) *Matrix {
+	return m.NextSeq(taken, maps.All(observed), h)
+}
+
+// NextSeq is Next for observations that are in no map: one of a whole large
+// cluster takes as much memory as the matrix. No pair may be in observed
+// twice.
+func (m *Matrix) NextSeq(taken time.Time, observed iter.Seq2[Pair, Distribution], h Hysteresis) *Matrix {
 	next := &Matrix{version: m.Version() + 1, taken: taken, index: make(map[string]int32)}
 	position := func(name string) int32 {
 		i, ok := next.index[name]

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"math/rand/v2"
+	"net/http"
 	"sync/atomic"
 	"time"
 
@@ -41,6 +43,9 @@ type AgentsOptions struct {
 	// Publish takes each new matrix, from the goroutine of Run, which waits for
 	// it. The first comes as soon as the first round is done.
 	Publish func(*latency.Matrix)
+	// Transport carries the reads; nil dials the agents' addresses directly. A
+	// program outside of the cluster has another way to them.
+	Transport http.RoundTripper
 	// Clock is the real clock when nil. It times rounds and ages; timeouts of
 	// reads are always real.
 	Clock clock.Clock
@@ -80,9 +85,6 @@ type Agents struct {
 	stats     atomic.Pointer[Stats]
 
 	matrix *latency.Matrix
-	// observed is what the matrix is built from, spare the map of the round
-	// before, kept for its memory.
-	observed, spare map[latency.Pair]latency.Distribution
 	// health of the agents by node, as of the last round.
 	health map[string]health
 	totals totals
@@ -103,13 +105,11 @@ func NewAgents(options AgentsOptions) (*Agents, error) {
 		options.Clock = clock.RealClock{}
 	}
 	a := &Agents{
-		options:  options,
-		clock:    options.Clock,
-		scraper:  newScraper(options.Timeout, options.Window, options.Clock),
-		observed: make(map[latency.Pair]latency.Distribution),
-		spare:    make(map[latency.Pair]latency.Distribution),
-		health:   make(map[string]health),
-		totals:   newTotals(),
+		options: options,
+		clock:   options.Clock,
+		scraper: newScraper(options.Transport, options.Timeout, options.Window, options.Clock),
+		health:  make(map[string]health),
+		totals:  newTotals(),
 	}
 	var err error
 	a.discovery, err = newDiscovery(options.Client, options.Namespace, options.Service, options.Port, options.Clock)
@@ -131,7 +131,7 @@ func (a *Agents) Run(ctx context.Context) {
 	// The agents may be found a moment from now, or not for hours because the
 	// API server refuses: the first of synced and the timer starts a round.
 	synced := a.discovery.synced()
-	next := a.clock.NewTimer(a.jittered())
+	next := a.clock.NewTimer(jittered(a.options.Interval))
 	defer func() { next.Stop() }()
 	for {
 		select {
@@ -143,15 +143,15 @@ func (a *Agents) Run(ctx context.Context) {
 		}
 		started := a.clock.Now()
 		next.Stop()
-		next = a.clock.NewTimer(a.jittered())
+		next = a.clock.NewTimer(jittered(a.options.Interval))
 		a.round(ctx, started)
 	}
 }
 
-// jittered is the Interval give or take a tenth, so that schedulers that were
-// started together do not read the agents together.
-func (a *Agents) jittered() time.Duration {
-	return time.Duration(float64(a.options.Interval) * (0.9 + 0.2*rand.Float64()))
+// jittered is interval give or take a tenth, so that schedulers that were
+// started together do not read together.
+func jittered(interval time.Duration) time.Duration {
+	return time.Duration(float64(interval) * (0.9 + 0.2*rand.Float64()))
 }
 
 // round reads all agents once and publishes, unless ctx ended.
@@ -167,8 +167,7 @@ func (a *Agents) round(ctx context.Context, started time.Time) {
 
 	now := a.clock.Now()
 	a.judge(logger, answers)
-	a.observe(answers, now)
-	a.matrix = a.matrix.Next(now, a.observed, a.options.Hysteresis)
+	a.matrix = a.matrix.NextSeq(now, a.observed(answers, now), a.options.Hysteresis)
 
 	answered := 0
 	for _, answer := range answers {
@@ -209,9 +208,11 @@ func (a *Agents) within(ctx context.Context, d time.Duration, read func(context.
 	return answers
 }
 
-// observe makes a.observed out of the answers and of what is still good of
-// the round before.
-func (a *Agents) observe(answers []answer, now time.Time) {
+// observed is what the answers tell, and what is still good of the matrix of
+// the round before where they tell nothing. With values that hysteresis has
+// held since they were measured it would hold them on, so that matrix is all
+// that must be kept.
+func (a *Agents) observed(answers []answer, now time.Time) iter.Seq2[latency.Pair, latency.Distribution] {
 	stale := func(d latency.Distribution) bool { return now.Sub(d.Newest) > a.options.StaleAfter }
 	// A name comes with every row; kept are the strings of one.
 	names := make(map[string]string, 2*len(answers))
@@ -222,37 +223,46 @@ func (a *Agents) observe(answers []answer, now time.Time) {
 		names[name] = name
 		return name
 	}
-	known := make(map[string]bool, len(answers))  // nodes with an agent
-	spoken := make(map[string]bool, len(answers)) // those whose agent answered
+	known := make(map[string]bool, len(answers)) // nodes with an agent
 	for _, answer := range answers {
-		known[shared(answer.agent.node)] = true
+		known[answer.agent.node] = true
 	}
-	next := a.spare
-	clear(next)
-	for _, answer := range answers {
-		if answer.err != nil {
-			continue
-		}
-		spoken[answer.agent.node] = true
-		for _, row := range answer.window.Rows {
-			if stale(row.Distribution) {
+	return func(yield func(latency.Pair, latency.Distribution) bool) {
+		told := make(map[string]map[string]bool, len(answers)) // peers by node, of those that answered
+		for i := range answers {
+			answer := &answers[i]
+			if answer.err != nil {
 				continue
 			}
-			row.Method = shared(row.Method)
-			next[latency.Pair{Node: shared(answer.agent.node), Peer: shared(row.Peer)}] = row.Distribution
+			node := shared(answer.agent.node)
+			peers := make(map[string]bool, len(answer.window.Rows))
+			for _, row := range answer.window.Rows {
+				if stale(row.Distribution) {
+					continue
+				}
+				row.Method = shared(row.Method)
+				peer := shared(row.Peer)
+				peers[peer] = true
+				if !yield(latency.Pair{Node: node, Peer: peer}, row.Distribution) {
+					return
+				}
+			}
+			told[node] = peers
+			answer.window.Rows = nil // as much memory as the matrix, all together
+		}
+		for pair, d := range a.matrix.All() {
+			if stale(d) {
+				continue
+			}
+			// An agent that was started anew knows its peers again within a few
+			// rounds. Rows about nodes that have no agent are not waited for:
+			// otherwise one bad agent could fill the memory with new names.
+			if peers, spoke := told[pair.Node]; spoke && (peers[pair.Peer] || !known[pair.Peer]) {
+				continue
+			}
+			if !yield(pair, d) {
+				return
+			}
 		}
 	}
-	for pair, d := range a.observed {
-		if _, ok := next[pair]; ok || stale(d) {
-			continue
-		}
-		// An agent that was started anew knows its peers again within a few
-		// rounds. Rows about nodes that have no agent are not waited for:
-		// otherwise one bad agent could fill the memory with new names.
-		if spoken[pair.Node] && !known[pair.Peer] {
-			continue
-		}
-		next[pair] = d
-	}
-	a.spare, a.observed = a.observed, next
 }

@@ -73,6 +73,9 @@ const recovered = 5 * time.Minute
 // failed counts an attempt that client-go will repeat. One line tells of many
 // in a row: when the API server is away, everybody's log says so.
 func (d *discovery) failed(ctx context.Context, _ *cache.Reflector, err error) {
+	if ctx.Err() != nil {
+		return // the watch ended because we do
+	}
 	d.errors.Add(1)
 	now := d.clock.Now()
 	last := time.Unix(0, d.lastError.Swap(now.UnixNano()))

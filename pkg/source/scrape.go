@@ -48,20 +48,24 @@ type scraper struct {
 	clock   clock.Clock
 }
 
-func newScraper(timeout, window time.Duration, clock clock.Clock) *scraper {
+// newScraper returns a scraper of its own connections when transport is nil.
+func newScraper(transport http.RoundTripper, timeout, window time.Duration, clock clock.Clock) *scraper {
 	s := &scraper{timeout: timeout, clock: clock}
 	if window > 0 {
 		s.query = url.Values{exposition.WindowParameter: {window.String()}}.Encode()
 	}
-	s.client = &http.Client{
+	if transport == nil {
 		// A transport of our own: agents are in the cluster, so a proxy from the
 		// environment must not see these requests.
-		Transport: &http.Transport{
+		transport = &http.Transport{
 			DialContext:            (&net.Dialer{Timeout: timeout}).DialContext,
 			MaxIdleConnsPerHost:    1,
 			IdleConnTimeout:        idleTimeout,
 			MaxResponseHeaderBytes: maxHeaderBytes,
-		},
+		}
+	}
+	s.client = &http.Client{
+		Transport:     transport,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	return s

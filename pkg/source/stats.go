@@ -7,33 +7,39 @@ import (
 	"github.com/netlatency/netlatency/pkg/exposition"
 )
 
-// Failure says why an agent could not be read, in the form of a metric label.
+// Failure says why an agent, a query or a file could not be read, in the form
+// of a metric label.
 type Failure string
 
 const (
+	// FailureRead means that the file could not be opened.
+	FailureRead Failure = "read"
+	// FailureQuery means that the server refused the query as such.
+	FailureQuery Failure = "query"
 	// FailurePort means that the Service has no port of the configured name.
 	FailurePort Failure = "port"
 	// FailureConnect means that there was no connection, or that it broke.
 	FailureConnect Failure = "connect"
-	// FailureTimeout means that there was no whole answer within the timeout
-	// of an agent, or before the round was over.
+	// FailureTimeout means that there was no whole answer within the timeout,
+	// or before the round was over.
 	FailureTimeout Failure = "timeout"
 	// FailureStatus is an HTTP status other than 200. Redirects are not
 	// followed.
 	FailureStatus Failure = "status"
-	// FailureLimit is an answer of too many bytes or series.
+	// FailureLimit is an answer or a file of too many bytes, series or pairs.
 	FailureLimit Failure = "limit"
-	// FailureDecode is an answer that cannot be read.
+	// FailureDecode is an answer or a file that cannot be understood.
 	FailureDecode Failure = "decode"
 	// FailureIdentity is an answer in the name of another node than the one
 	// that the agent's EndpointSlice says it runs on.
 	FailureIdentity Failure = "identity"
 )
 
-// Stats is how the source is doing, as of the end of its last round. It is
+// Stats is how a source is doing, as of the end of its last round. It is
 // immutable.
 type Stats struct {
-	// Synced is whether the EndpointSlices have been listed at least once.
+	// Synced is whether the EndpointSlices have been listed at least once. Like
+	// the next three it is of Agents alone, and zero for other sources.
 	Synced bool
 	// DiscoveryErrors counts failed attempts to list or watch EndpointSlices;
 	// what was known before is used on.
@@ -41,15 +47,17 @@ type Stats struct {
 	// Agents is the number of nodes with a ready agent, Answered how many of
 	// them gave their rows in the last round.
 	Agents, Answered int
-	// Failures counts reads of agents that failed, since the start.
+	// Failures counts reads that failed, of an agent, a query or the file,
+	// since the start.
 	Failures map[Failure]uint64
 	// Dropped counts rows of readable answers that were dropped, since the
 	// start.
 	Dropped map[exposition.Reason]uint64
 	// RoundDuration is how long the last round took.
 	RoundDuration time.Duration
-	// LastSuccess is the end of the last round in which an agent answered, the
-	// zero time when there was none.
+	// LastSuccess is the end of the last round in which something could be
+	// read: an agent answered, every query did, or the file was as it should
+	// be. It is the zero time when there was none.
 	LastSuccess time.Time
 	// Version and Pairs describe the matrix that was published last; Version is
 	// 0 before the first.

@@ -23,7 +23,7 @@ const variableBinDir = "NETLATENCY_TEST_BIN_DIR"
 func TestMain(m *testing.M) {
 	if namespace.Outside() {
 		// Modules are downloaded here: the sandbox has no way out.
-		binDir, err := cluster.Build(context.Background(), func(line string) { fmt.Fprintln(os.Stderr, line) }, sandbox.Programs...)
+		binDir, err := cluster.Build(context.Background(), func(line string) { fmt.Fprintln(os.Stderr, line) }, append(sandbox.Programs, cluster.Prometheus, cluster.Promtool)...)
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)

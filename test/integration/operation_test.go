@@ -48,6 +48,7 @@ func TestOperation(t *testing.T) {
 		{"service accounts may do what they must and no more", accountsMayDoWhatTheyMust},
 		{"blocked methods are replaced by the next", blockedMethodsAreReplaced},
 		{"duplicates, disorder and a spoofing host change no latency", noiseOfTheNetworkChangesNothing},
+		{"Prometheus knows what the agents know", prometheusKnowsWhatAgentsKnow},
 		{"a killed leader is replaced and waiting pods are bound", killedLeaderIsReplaced},
 		{"the series of a node end with it", seriesOfANodeEndWithIt},
 		{"without agents pods are bound and told why", withoutAgentsPodsAreBound},

@@ -137,9 +137,17 @@ func TestDocumentedDefaultsAreTheDefaults(t *testing.T) {
 		}
 		return argsOf(t, cfg)
 	}
-	want := read(map[string]any{"targets": []any{map[string]any{"name": "a"}}})
-	if diff := cmp.Diff(want, read(written)); diff != "" {
-		t.Errorf("arguments (-defaults +documented defaults):\n%s", diff)
+	// A source at a time, as only one may be given.
+	sources := written["source"].(map[string]any)
+	for kind, documented := range sources {
+		want := map[string]any{"targets": []any{map[string]any{"name": "a"}}, "source": map[string]any{kind: map[string]any{}}}
+		written["source"] = map[string]any{kind: documented}
+		if diff := cmp.Diff(read(want), read(written)); diff != "" {
+			t.Errorf("arguments with the source %s (-defaults +documented defaults):\n%s", kind, diff)
+		}
+	}
+	if len(sources) != 3 {
+		t.Errorf("defaults are documented for %d sources, want 3", len(sources))
 	}
 	if got := len(written); got != 8 {
 		t.Errorf("defaults are documented for %d fields at the top, want 8: the comparison is without the others", got)

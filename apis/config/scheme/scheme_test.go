@@ -177,6 +177,48 @@ func full() *config.NetLatencyArgs {
 	}
 }
 
+func defaultPrometheus(address string) *config.PrometheusSource {
+	return &config.PrometheusSource{
+		Address: address, Interval: seconds(15), Timeout: seconds(10), MaxBytes: 32 << 20, NodeLabel: "node", PeerLabel: "peer", Scale: 1,
+		Queries: config.PrometheusQueries{
+			Mean:      `netlatency:rtt_seconds:mean5m{peer=~"$peers"}`,
+			P50:       `netlatency:rtt_seconds:p50_5m{peer=~"$peers"}`,
+			P90:       `netlatency:rtt_seconds:p90_5m{peer=~"$peers"}`,
+			P99:       `netlatency:rtt_seconds:p99_5m{peer=~"$peers"}`,
+			Samples:   `netlatency:rtt_samples:count5m{peer=~"$peers"}`,
+			Sent:      `netlatency:probes_sent:increase30m{peer=~"$peers"}`,
+			Loss:      `netlatency:probes_lost:ratio30m{peer=~"$peers"}`,
+			Timestamp: `max_over_time(netlatency:rtt_newest_timestamp_seconds:max{peer=~"$peers"}[10m])`,
+		},
+	}
+}
+
+const foreignYAML = `source:
+        prometheus:
+          address: https://mimir.example/prometheus
+          headers: {X-Scope-OrgID: search}
+          bearerTokenFile: /var/run/secrets/mimir/token
+          tls: {caFile: /tls/ca.crt, certFile: /tls/tls.crt, keyFile: /tls/tls.key, serverName: mimir}
+          interval: 5s
+          timeout: 2s
+          maxBytes: 1048576
+          queries: {p50: ping_rtt_median_ms, timestamp: timestamp(ping_rtt_median_ms)}
+          nodeLabel: source_node
+          peerLabel: target_node
+          scale: 0.001`
+
+func foreignPrometheus() *config.PrometheusSource {
+	return &config.PrometheusSource{
+		Address:         "https://mimir.example/prometheus",
+		Headers:         map[string]string{"X-Scope-OrgID": "search"},
+		BearerTokenFile: "/var/run/secrets/mimir/token",
+		TLS:             config.ClientTLS{CAFile: "/tls/ca.crt", CertFile: "/tls/tls.crt", KeyFile: "/tls/tls.key", ServerName: "mimir"},
+		Interval:        seconds(5), Timeout: seconds(2), MaxBytes: 1 << 20,
+		Queries:   config.PrometheusQueries{P50: "ping_rtt_median_ms", Timestamp: "timestamp(ping_rtt_median_ms)"},
+		NodeLabel: "source_node", PeerLabel: "target_node", Scale: 0.001,
+	}
+}
+
 func TestArgumentsInASchedulerConfiguration(t *testing.T) {
 	withArgs := func(lines ...string) string {
 		return header + "  pluginConfig:\n  - name: NetLatency\n    args:\n      " + strings.Join(lines, "\n      ") + "\n"
@@ -186,11 +228,24 @@ func TestArgumentsInASchedulerConfiguration(t *testing.T) {
 		Name: "gpu", Weight: 1, Aggregation: config.AggregationMean, Nodes: &config.NodesTarget{Resource: "nvidia.com/gpu"},
 	}}
 
+	fromPrometheus := defaults()
+	fromPrometheus.Source = config.Source{Prometheus: defaultPrometheus("http://prometheus:9090")}
+	fromForeign := defaults()
+	fromForeign.Source = config.Source{Prometheus: foreignPrometheus()}
+	fromFile := defaults()
+	fromFile.Source = config.Source{File: &config.FileSource{Path: "/matrix.jsonl", Interval: seconds(10)}}
+	fromOldFile := defaults()
+	fromOldFile.Source = config.Source{File: &config.FileSource{Path: "/matrix.jsonl.gz", Interval: seconds(60), Ageing: true}}
+
 	for _, c := range []struct {
 		name string
 		yaml string
 		want *config.NetLatencyArgs
 	}{
+		{"a Prometheus is asked for what our rules record", withArgs("source: {prometheus: {address: http://prometheus:9090}}"), fromPrometheus},
+		{"everything about a Prometheus", withArgs(foreignYAML), fromForeign},
+		{"a file", withArgs("source: {file: {path: /matrix.jsonl}}"), fromFile},
+		{"everything about a file", withArgs("source: {file: {path: /matrix.jsonl.gz, interval: 1m, ageing: true}}"), fromOldFile},
 		{"a profile without pluginConfig has the defaults", header, defaults()},
 		{"empty args have the defaults", withArgs("kind: NetLatencyArgs", "apiVersion: kubescheduler.config.k8s.io/v1"), defaults()},
 		{"apiVersion and kind may be left out", withArgs("targets: [{name: gpu, nodes: {resource: nvidia.com/gpu}}]"), withTargets},
@@ -232,7 +287,11 @@ func TestMistakesInArgumentsAreNamed(t *testing.T) {
 }
 
 func TestArgumentsSurviveEncoding(t *testing.T) {
-	for _, args := range []*config.NetLatencyArgs{defaults(), full()} {
+	prometheus, foreign, file := defaults(), defaults(), defaults()
+	prometheus.Source = config.Source{Prometheus: defaultPrometheus("http://prometheus")}
+	foreign.Source = config.Source{Prometheus: foreignPrometheus()}
+	file.Source = config.Source{File: &config.FileSource{Path: "/matrix.jsonl", Interval: seconds(1), Ageing: true}}
+	for _, args := range []*config.NetLatencyArgs{defaults(), full(), prometheus, foreign, file} {
 		roundTrip(t, args)
 	}
 }
@@ -260,6 +319,8 @@ func FuzzDecodeNetLatencyArgs(f *testing.F) {
 	start := "apiVersion: kubescheduler.config.k8s.io/v1\nkind: NetLatencyArgs\n"
 	f.Add(start)
 	f.Add(start + "source: {agents: null}\nproviderLabels: null\ntargets: [{}, null]\nrules: [{podSelector: {}}, null]\n")
+	f.Add(start + strings.ReplaceAll(foreignYAML, "\n      ", "\n") + "\n")
+	f.Add(start + "source: {prometheus: {queries: {p50: x}}, file: {}}\n")
 	f.Add(start + "statistic: {tailWeight: -1e308}\nhysteresis: {ratio: 1e-320}\nwindow: -2562047h47m16.854775808s\n")
 	f.Add(start + "targets: [{name: a, quantile: 0.5, pods: {labelSelector: {matchExpressions: [{key: x, operator: In, values: []}]}}}]\n")
 	for _, line := range strings.Split(fullArgs, "    args:\n")[1:] {

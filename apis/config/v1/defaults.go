@@ -27,6 +27,20 @@ func SetDefaults_NetLatencyArgs(args *NetLatencyArgs) { //nolint:revive // defau
 		// Whoever reads the agents more often than every 3 s means it.
 		setDuration(&agents.Timeout, min(3*time.Second, agents.Interval.Duration))
 	}
+	if prometheus := args.Source.Prometheus; prometheus != nil {
+		setDuration(&prometheus.Interval, 15*time.Second)
+		setDuration(&prometheus.Timeout, min(10*time.Second, prometheus.Interval.Duration))
+		setPointer(&prometheus.MaxBytes, 32<<20)
+		if prometheus.Queries == (PrometheusQueries{}) {
+			prometheus.Queries = DefaultPrometheusQueries()
+		}
+		setString(&prometheus.NodeLabel, "node")
+		setString(&prometheus.PeerLabel, "peer")
+		setPointer(&prometheus.Scale, 1)
+	}
+	if file := args.Source.File; file != nil {
+		setDuration(&file.Interval, 10*time.Second)
+	}
 	setDuration(&args.Window, 0)
 	setDuration(&args.StaleAfter, 2*time.Minute)
 	setPointer(&args.Statistic.TailWeight, 0.1)
@@ -43,6 +57,24 @@ func SetDefaults_NetLatencyArgs(args *NetLatencyArgs) { //nolint:revive // defau
 		if args.Targets[i].Aggregation == "" {
 			args.Targets[i].Aggregation = AggregationMean
 		}
+	}
+}
+
+// DefaultPrometheusQueries ask for what the chart's rules record. They name no
+// raw series: a query that computes quantiles of every pair of a large cluster
+// costs the server more than the answer is worth. The newest sample is looked
+// for in ten minutes, so that pairs grow old and do not vanish at once.
+func DefaultPrometheusQueries() PrometheusQueries {
+	const peers = `{peer=~"$peers"}`
+	return PrometheusQueries{
+		Mean:      "netlatency:rtt_seconds:mean5m" + peers,
+		P50:       "netlatency:rtt_seconds:p50_5m" + peers,
+		P90:       "netlatency:rtt_seconds:p90_5m" + peers,
+		P99:       "netlatency:rtt_seconds:p99_5m" + peers,
+		Samples:   "netlatency:rtt_samples:count5m" + peers,
+		Sent:      "netlatency:probes_sent:increase30m" + peers,
+		Loss:      "netlatency:probes_lost:ratio30m" + peers,
+		Timestamp: "max_over_time(netlatency:rtt_newest_timestamp_seconds:max" + peers + "[10m])",
 	}
 }
 

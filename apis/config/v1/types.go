@@ -54,6 +54,110 @@ type NetLatencyArgs struct {
 type Source struct {
 	// Agents reads the probe agents directly.
 	Agents *AgentsSource `json:"agents,omitempty"`
+	// Prometheus asks a server with the HTTP API of Prometheus, such as
+	// Prometheus itself, Thanos, Mimir or VictoriaMetrics.
+	Prometheus *PrometheusSource `json:"prometheus,omitempty"`
+	// File reads a recorded matrix, for simulation and bug reports.
+	File *FileSource `json:"file,omitempty"`
+}
+
+// PrometheusSource asks a server with the HTTP API of Prometheus. By default
+// it asks for what the chart's recording rules record of the agents' metrics,
+// and only for pairs whose peer is a node on which a target runs.
+type PrometheusSource struct {
+	// Address is the URL of the API with scheme http or https, without its
+	// /api/v1, for instance http://prometheus.monitoring.svc:9090. It is
+	// required.
+	Address string `json:"address"`
+	// Headers are added to every request, for instance X-Scope-OrgID. The
+	// default is none.
+	Headers map[string]string `json:"headers,omitempty"`
+	// BearerTokenFile is the path of a token for the Authorization header. It
+	// is read at each request, so the token may be replaced. The default is
+	// none.
+	BearerTokenFile string `json:"bearerTokenFile,omitempty"`
+	// TLS is for an address with https.
+	TLS ClientTLS `json:"tls,omitzero"`
+	// Interval is the time from one round of queries to the next, from 1s to
+	// 10m. The default is 15s.
+	Interval *metav1.Duration `json:"interval,omitempty"`
+	// Timeout bounds each query, from 100ms to the interval. The default is
+	// 10s, or the interval where that is shorter.
+	Timeout *metav1.Duration `json:"timeout,omitempty"`
+	// MaxBytes bounds the answer to each query, unpacked, from 1024 to 1 GiB;
+	// a larger answer counts as a failure. The default is 33554432, 32 MiB.
+	MaxBytes *int64 `json:"maxBytes,omitempty"`
+	// Queries are what is asked. The default, when none is given, is what the
+	// chart's recording rules record; with any given, only those are asked.
+	Queries PrometheusQueries `json:"queries,omitzero"`
+	// NodeLabel is the label that names the node that a round trip starts at.
+	// The default is node.
+	NodeLabel string `json:"nodeLabel,omitempty"`
+	// PeerLabel is the label that names the node that it goes to. The default
+	// is peer.
+	PeerLabel string `json:"peerLabel,omitempty"`
+	// Scale is the seconds in one unit of the latencies that are returned:
+	// 0.001 for milliseconds. The default is 1.
+	Scale *float64 `json:"scale,omitempty"`
+}
+
+// ClientTLS is how a server is verified and what it is shown. Files are read
+// again when they change.
+type ClientTLS struct {
+	// CAFile is the path of the authorities that are trusted, in PEM. The
+	// default is those of the system.
+	CAFile string `json:"caFile,omitempty"`
+	// CertFile is the path of the client's certificate, in PEM.
+	CertFile string `json:"certFile,omitempty"`
+	// KeyFile is the path of its key; given with certFile or not at all.
+	KeyFile string `json:"keyFile,omitempty"`
+	// ServerName is the name in the server's certificate where it is not the
+	// host of the address.
+	ServerName string `json:"serverName,omitempty"`
+	// InsecureSkipVerify trusts any certificate. The default is false.
+	InsecureSkipVerify bool `json:"insecureSkipVerify,omitempty"`
+}
+
+// PrometheusQueries are instant queries in PromQL, each for one number of
+// every pair. $peers in them stands for a regular expression that matches the
+// nodes on which targets run, for a label matcher: {peer=~"$peers"}. A query
+// that is empty is not asked.
+type PrometheusQueries struct {
+	// Mean is the mean of a pair's round trips. At least one of mean and p50
+	// is required; the other takes its value.
+	Mean string `json:"mean,omitempty"`
+	// P50 is their median.
+	P50 string `json:"p50,omitempty"`
+	// P90 is their 90th percentile; without it the larger of mean and p50.
+	P90 string `json:"p90,omitempty"`
+	// P99 is their 99th percentile; without it p90.
+	P99 string `json:"p99,omitempty"`
+	// Samples is the number of round trips behind these. Without it there are
+	// taken to be enough for every quantile.
+	Samples string `json:"samples,omitempty"`
+	// Sent is the number of probes that loss is a share of. Without it there
+	// are taken to be 1000.
+	Sent string `json:"sent,omitempty"`
+	// Loss is the share of probes that were lost, from 0 to 1. Without it
+	// nothing is.
+	Loss string `json:"loss,omitempty"`
+	// Timestamp is the unix time in seconds, on the server's clock, of a
+	// pair's newest round trip. It is required: that a query succeeds does not
+	// say that what it returns is fresh.
+	Timestamp string `json:"timestamp,omitempty"`
+}
+
+// FileSource reads a recorded matrix, which hack/record writes.
+type FileSource struct {
+	// Path is the path of the recording, packed by gzip or not. It is
+	// required.
+	Path string `json:"path"`
+	// Interval is the time from one look at the file to the next, from 1s to
+	// 10m; it is read again when it has changed. The default is 10s.
+	Interval *metav1.Duration `json:"interval,omitempty"`
+	// Ageing counts the pairs' ages on from the time of the recording. The
+	// default is false: they stay as fresh as they were when recorded.
+	Ageing bool `json:"ageing,omitempty"`
 }
 
 // AgentsSource finds the probe agents behind a headless Service and reads the

@@ -3,9 +3,16 @@ package validation
 
 import (
 	"fmt"
+	"maps"
+	"net/http"
+	"net/url"
+	"path/filepath"
+	"regexp"
 	"slices"
+	"strings"
 	"time"
 
+	"golang.org/x/net/http/httpguts"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/util/sets"
@@ -63,30 +70,155 @@ func ValidateNetLatencyArgs(path *field.Path, args *config.NetLatencyArgs) field
 }
 
 func validateSource(path *field.Path, source config.Source) field.ErrorList {
-	agents := source.Agents
-	if agents == nil {
-		return field.ErrorList{field.Required(path, "must name one source: agents")}
-	}
-	path = path.Child("agents")
 	var faults field.ErrorList
-	faults = append(faults, validateName(path.Child("namespace"), agents.Namespace, contentvalidation.IsDNS1123Label)...)
-	faults = append(faults, validateName(path.Child("service"), agents.Service, contentvalidation.IsDNS1123Label)...)
-	faults = append(faults, validateName(path.Child("port"), agents.Port, contentvalidation.IsValidPortName)...)
-	interval := validateDuration(path.Child("interval"), agents.Interval, time.Second, 10*time.Minute)
-	faults = append(faults, interval...)
-	if len(interval) == 0 {
-		faults = append(faults, validateDuration(path.Child("timeout"), agents.Timeout, 100*time.Millisecond, agents.Interval.Duration)...)
+	kinds := 0
+	if source.Agents != nil {
+		kinds++
+		faults = append(faults, validateAgents(path.Child("agents"), source.Agents)...)
+	}
+	if source.Prometheus != nil {
+		kinds++
+		faults = append(faults, validatePrometheus(path.Child("prometheus"), source.Prometheus)...)
+	}
+	if source.File != nil {
+		kinds++
+		faults = append(faults, validatePath(path.Child("file", "path"), source.File.Path)...)
+		faults = append(faults, validateDuration(path.Child("file", "interval"), source.File.Interval, time.Second, 10*time.Minute)...)
+	}
+	switch {
+	case kinds == 0:
+		faults = append(faults, field.Required(path, "must have one of agents, prometheus and file"))
+	case kinds > 1:
+		faults = append(faults, field.Forbidden(path, "may have only one of agents, prometheus and file"))
 	}
 	return faults
 }
 
+func validateAgents(path *field.Path, agents *config.AgentsSource) field.ErrorList {
+	var faults field.ErrorList
+	faults = append(faults, validateName(path.Child("namespace"), agents.Namespace, contentvalidation.IsDNS1123Label)...)
+	faults = append(faults, validateName(path.Child("service"), agents.Service, contentvalidation.IsDNS1123Label)...)
+	faults = append(faults, validateName(path.Child("port"), agents.Port, contentvalidation.IsValidPortName)...)
+	return append(faults, validateTimes(path, agents.Interval, agents.Timeout)...)
+}
+
+// validateTimes is of a source that reads over the network.
+func validateTimes(path *field.Path, interval, timeout metav1.Duration) field.ErrorList {
+	faults := validateDuration(path.Child("interval"), interval, time.Second, 10*time.Minute)
+	if len(faults) == 0 {
+		faults = validateDuration(path.Child("timeout"), timeout, 100*time.Millisecond, interval.Duration)
+	}
+	return faults
+}
+
+func validatePrometheus(path *field.Path, prometheus *config.PrometheusSource) field.ErrorList {
+	var faults field.ErrorList
+	faults = append(faults, validateAddress(path.Child("address"), prometheus.Address)...)
+	for _, name := range slices.Sorted(maps.Keys(prometheus.Headers)) {
+		at := path.Child("headers").Key(name)
+		switch value := prometheus.Headers[name]; {
+		case !httpguts.ValidHeaderFieldName(name):
+			faults = append(faults, field.Invalid(at, name, "must be the name of an HTTP header"))
+		case slices.Contains(ownHeaders, http.CanonicalHeaderKey(name)):
+			faults = append(faults, field.Forbidden(at, "may not be one of "+strings.Join(ownHeaders, ", ")))
+		case value == "" || !httpguts.ValidHeaderFieldValue(value):
+			faults = append(faults, field.Invalid(at, value, "must be the value of an HTTP header, in one line"))
+		}
+	}
+	if file := prometheus.BearerTokenFile; file != "" {
+		faults = append(faults, validatePath(path.Child("bearerTokenFile"), file)...)
+	}
+	faults = append(faults, validateTLS(path.Child("tls"), prometheus.TLS)...)
+	faults = append(faults, validateTimes(path, prometheus.Interval, prometheus.Timeout)...)
+	if bytes := prometheus.MaxBytes; bytes < 1<<10 || bytes > 1<<30 {
+		faults = append(faults, field.Invalid(path.Child("maxBytes"), bytes, "must be from 1024 to 1073741824"))
+	}
+	queries := path.Child("queries")
+	if prometheus.Queries.Mean == "" && prometheus.Queries.P50 == "" {
+		faults = append(faults, field.Required(queries.Child("mean"), "must be given, or p50"))
+	}
+	if prometheus.Queries.Timestamp == "" {
+		faults = append(faults, field.Required(queries.Child("timestamp"), "must return the time of a pair's newest sample: that a query succeeds does not make its answer fresh"))
+	}
+	faults = append(faults, validateName(path.Child("nodeLabel"), prometheus.NodeLabel, isLabelOfMetric)...)
+	faults = append(faults, validateName(path.Child("peerLabel"), prometheus.PeerLabel, isLabelOfMetric)...)
+	if prometheus.NodeLabel == prometheus.PeerLabel && prometheus.PeerLabel != "" {
+		faults = append(faults, field.Duplicate(path.Child("peerLabel"), prometheus.PeerLabel))
+	}
+	if scale := prometheus.Scale; !(scale >= 1e-9 && scale <= 1e3) { // NaN as well
+		faults = append(faults, field.Invalid(path.Child("scale"), scale, "must be from 1e-9, nanoseconds, to 1000"))
+	}
+	return faults
+}
+
+// ownHeaders are set by what the options say, or by HTTP itself.
+var ownHeaders = []string{
+	"Accept-Encoding", "Authorization", "Connection", "Content-Encoding", "Content-Length", "Content-Type", "Host",
+	"Keep-Alive", "Proxy-Authorization", "Transfer-Encoding", "User-Agent",
+}
+
+func validateTLS(path *field.Path, tls config.ClientTLS) field.ErrorList {
+	var faults field.ErrorList
+	for _, file := range []struct{ field, path string }{{"caFile", tls.CAFile}, {"certFile", tls.CertFile}, {"keyFile", tls.KeyFile}} {
+		if file.path != "" {
+			faults = append(faults, validatePath(path.Child(file.field), file.path)...)
+		}
+	}
+	if tls.CertFile != "" && tls.KeyFile == "" {
+		faults = append(faults, field.Required(path.Child("keyFile"), "must be given with certFile"))
+	}
+	if tls.KeyFile != "" && tls.CertFile == "" {
+		faults = append(faults, field.Required(path.Child("certFile"), "must be given with keyFile"))
+	}
+	if tls.InsecureSkipVerify && tls.CAFile != "" {
+		faults = append(faults, field.Forbidden(path.Child("insecureSkipVerify"), "may not be true with caFile: there would be nothing to verify with it"))
+	}
+	return faults
+}
+
+func validateAddress(path *field.Path, address string) field.ErrorList {
+	if address == "" {
+		return field.ErrorList{field.Required(path, "must be the URL of the server, for instance http://prometheus.monitoring.svc:9090")}
+	}
+	u, err := url.Parse(address)
+	switch {
+	case err != nil, u.Scheme != "http" && u.Scheme != "https", u.Host == "":
+		return field.ErrorList{field.Invalid(path, address, "must be a URL with scheme http or https and a host")}
+	case u.User != nil:
+		// Not repeated: it has a password in it.
+		return field.ErrorList{field.Forbidden(path, "may not have a user in it; use bearerTokenFile")}
+	case u.RawQuery != "" || u.Fragment != "":
+		return field.ErrorList{field.Invalid(path, address, "must end with its path")}
+	}
+	return nil
+}
+
+// The scheduler's working directory is nobody's choice.
+func validatePath(path *field.Path, file string) field.ErrorList {
+	if file == "" {
+		return field.ErrorList{field.Required(path, "must be the path of a file")}
+	}
+	if !filepath.IsAbs(file) {
+		return field.ErrorList{field.Invalid(path, file, "must be an absolute path")}
+	}
+	return nil
+}
+
+// isLabelOfMetric is for labels in Prometheus' classic character set, which
+// PromQL needs no quotes for.
+func isLabelOfMetric(name string) []string {
+	if !labelOfMetric.MatchString(name) {
+		return []string{"must be the name of a label of a metric, such as node"}
+	}
+	return nil
+}
+
+var labelOfMetric = regexp.MustCompile(`^[a-zA-Z_][a-zA-Z0-9_]*$`)
+
 // A measurement that grows stale before the next read would make every node
 // flap between measured and not.
 func validateStaleAfter(path *field.Path, staleAfter metav1.Duration, source config.Source) field.ErrorList {
-	least := time.Second
-	if source.Agents != nil && source.Agents.Interval.Duration > least {
-		least = source.Agents.Interval.Duration
-	}
+	least := max(time.Second, source.Interval())
 	return validateDuration(path, staleAfter, least, 24*time.Hour)
 }
 

@@ -34,6 +34,18 @@ func valid(t *testing.T) *config.NetLatencyArgs {
 	return args
 }
 
+// prometheus is a source with the defaults.
+func prometheus(t *testing.T, address string) config.Source {
+	t.Helper()
+	versioned := &configv1.NetLatencyArgs{Source: configv1.Source{Prometheus: &configv1.PrometheusSource{Address: address}}}
+	scheme.Scheme.Default(versioned)
+	args := &config.NetLatencyArgs{}
+	if err := scheme.Scheme.Convert(versioned, args, nil); err != nil {
+		t.Fatal(err)
+	}
+	return args.Source
+}
+
 func labels(key, value string) *metav1.LabelSelector {
 	return &metav1.LabelSelector{MatchLabels: map[string]string{key: value}}
 }
@@ -64,7 +76,71 @@ func TestFaultsAreNamedWithTheirPlace(t *testing.T) {
 			a.Rules[0].PodSelector = &metav1.LabelSelector{}
 		}, nil},
 		{"no source", func(a *config.NetLatencyArgs) { a.Source.Agents = nil }, []string{
-			"args.source: Required value: must name one source: agents",
+			"args.source: Required value: must have one of agents, prometheus and file",
+		}},
+		{"two sources", func(a *config.NetLatencyArgs) {
+			a.Source.File = &config.FileSource{Path: "/matrix.jsonl", Interval: duration(time.Second)}
+		}, []string{
+			"args.source: Forbidden: may have only one of agents, prometheus and file",
+		}},
+		{"a file that is named relatively, and looked at too often", func(a *config.NetLatencyArgs) {
+			a.Source = config.Source{File: &config.FileSource{Path: "matrix.jsonl", Interval: duration(time.Millisecond)}}
+		}, []string{
+			`args.source.file.path: Invalid value: "matrix.jsonl": must be an absolute path`,
+			`args.source.file.interval: Invalid value: "1ms": must be from 1s to 10m0s`,
+		}},
+		{"no file", func(a *config.NetLatencyArgs) {
+			a.Source = config.Source{File: &config.FileSource{Interval: duration(time.Second)}}
+		}, []string{
+			"args.source.file.path: Required value: must be the path of a file",
+		}},
+		{"a Prometheus by its defaults", func(a *config.NetLatencyArgs) { a.Source = prometheus(t, "https://thanos.example/query") }, nil},
+		{"a Prometheus of which all is wrong", func(a *config.NetLatencyArgs) {
+			a.Source = prometheus(t, "prometheus:9090")
+			p := a.Source.Prometheus
+			p.Headers = map[string]string{"X Y": "1", "authorization": "Bearer x", "X-Empty": "", "X-Lines": "a\nb"}
+			p.BearerTokenFile = "token"
+			p.TLS = config.ClientTLS{CAFile: "ca", CertFile: "/cert", InsecureSkipVerify: true}
+			p.Interval = duration(0)
+			p.MaxBytes = 10
+			p.Queries = config.PrometheusQueries{P90: "x"}
+			p.NodeLabel, p.PeerLabel = "node.name", ""
+			p.Scale = math.NaN()
+			a.StaleAfter = duration(0)
+		}, []string{
+			`args.source.prometheus.address: Invalid value: "prometheus:9090": must be a URL with scheme http or https and a host`,
+			`args.source.prometheus.headers[X Y]: Invalid value: "X Y": must be the name of an HTTP header`,
+			`args.source.prometheus.headers[X-Empty]: Invalid value: "": must be the value of an HTTP header, in one line`,
+			`args.source.prometheus.headers[X-Lines]: Invalid value: "a\nb": must be the value of an HTTP header, in one line`,
+			"args.source.prometheus.headers[authorization]: Forbidden: may not be one of Accept-Encoding, Authorization, Connection, Content-Encoding, Content-Length, Content-Type, Host, Keep-Alive, Proxy-Authorization, Transfer-Encoding, User-Agent",
+			`args.source.prometheus.bearerTokenFile: Invalid value: "token": must be an absolute path`,
+			`args.source.prometheus.tls.caFile: Invalid value: "ca": must be an absolute path`,
+			"args.source.prometheus.tls.keyFile: Required value: must be given with certFile",
+			"args.source.prometheus.tls.insecureSkipVerify: Forbidden: may not be true with caFile: there would be nothing to verify with it",
+			`args.source.prometheus.interval: Invalid value: "0s": must be from 1s to 10m0s`,
+			"args.source.prometheus.maxBytes: Invalid value: 10: must be from 1024 to 1073741824",
+			"args.source.prometheus.queries.mean: Required value: must be given, or p50",
+			"args.source.prometheus.queries.timestamp: Required value: must return the time of a pair's newest sample: that a query succeeds does not make its answer fresh",
+			`args.source.prometheus.nodeLabel: Invalid value: "node.name": must be the name of a label of a metric, such as node`,
+			"args.source.prometheus.peerLabel: Required value: must not be empty",
+			"args.source.prometheus.scale: Invalid value: NaN: must be from 1e-9, nanoseconds, to 1000",
+			`args.staleAfter: Invalid value: "0s": must be from 1s to 24h0m0s`,
+		}},
+		{"addresses", func(a *config.NetLatencyArgs) { a.Source = prometheus(t, "https://me:secret@prometheus") }, []string{
+			"args.source.prometheus.address: Forbidden: may not have a user in it; use bearerTokenFile",
+		}},
+		{"an address with more than a path", func(a *config.NetLatencyArgs) { a.Source = prometheus(t, "https://prometheus/?a=b") }, []string{
+			`args.source.prometheus.address: Invalid value: "https://prometheus/?a=b": must end with its path`,
+		}},
+		{"a key without its certificate, a timeout beyond the interval, one label for both nodes", func(a *config.NetLatencyArgs) {
+			a.Source = prometheus(t, "http://prometheus")
+			a.Source.Prometheus.TLS.KeyFile = "/key"
+			a.Source.Prometheus.Timeout = duration(time.Hour)
+			a.Source.Prometheus.PeerLabel = "node"
+		}, []string{
+			"args.source.prometheus.tls.certFile: Required value: must be given with keyFile",
+			`args.source.prometheus.timeout: Invalid value: "1h0m0s": must be from 100ms to 15s`,
+			`args.source.prometheus.peerLabel: Duplicate value: "node"`,
 		}},
 		{"an agents source that names nothing", func(a *config.NetLatencyArgs) {
 			a.Source.Agents.Namespace = "Net Latency"

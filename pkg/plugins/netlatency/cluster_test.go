@@ -54,6 +54,7 @@ func (r rtts) matrix(now time.Time) *latency.Matrix {
 // injected is a source whose matrices the test publishes.
 type injected struct {
 	publish func(*latency.Matrix)
+	peers   func() []string
 	run     func(context.Context)
 	stats   source.Stats
 }
@@ -68,12 +69,12 @@ type sources struct {
 	stats  source.Stats
 }
 
-func (s *sources) open(_ *config.NetLatencyArgs, _ kubernetes.Interface, publish func(*latency.Matrix)) (matrixSource, error) {
+func (s *sources) open(_ *config.NetLatencyArgs, _ kubernetes.Interface, peers func() []string, publish func(*latency.Matrix)) (matrixSource, error) {
 	run := s.run
 	if run == nil {
 		run = func(ctx context.Context) { <-ctx.Done() }
 	}
-	opened := &injected{publish: publish, run: run, stats: s.stats}
+	opened := &injected{publish: publish, peers: peers, run: run, stats: s.stats}
 	s.opened = append(s.opened, opened)
 	return opened, nil
 }

@@ -8,6 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/netlatency/netlatency/apis/config"
 	"github.com/netlatency/netlatency/pkg/placement"
 )
 
@@ -39,10 +40,20 @@ func (p *NetLatency) note(outcome outcome, r *rule, costs *placement.Costs) (rea
 	if len(unknown) == 0 {
 		unknown = p.names(r)
 	}
-	agents := p.args.Source.Agents
-	return reasonNoData, fmt.Sprintf("Network latency is left out of this pod's placement: there is no fresh measurement of the way to %s. "+
-		"Check that the agents behind Service %s/%s are ready and reach each other; netlatency_scrape_agents in the scheduler's metrics counts those that answer.",
-		listed(unknown), agents.Namespace, agents.Service)
+	return reasonNoData, fmt.Sprintf("Network latency is left out of this pod's placement: there is no fresh measurement of the way to %s. %s",
+		listed(unknown), whatToCheck(p.args.Source))
+}
+
+// whatToCheck is where somebody should look who misses data of the source.
+func whatToCheck(source config.Source) string {
+	switch {
+	case source.Agents != nil:
+		return fmt.Sprintf("Check that the agents behind Service %s/%s are ready and reach each other; netlatency_source_agents in the scheduler's metrics counts those that answer.",
+			source.Agents.Namespace, source.Agents.Service)
+	case source.Prometheus != nil:
+		return "Check that the Prometheus of the scheduler's configuration answers its queries for these nodes, with samples that are not stale; netlatency_source_failures_total and netlatency_source_dropped_rows_total in the scheduler's metrics say what goes wrong."
+	}
+	return "Check that the file with the recorded matrix is there and knows these nodes; netlatency_source_failures_total in the scheduler's metrics counts failures to read it."
 }
 
 func (p *NetLatency) names(r *rule) []string {

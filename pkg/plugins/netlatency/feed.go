@@ -2,16 +2,20 @@ package netlatency
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/netlatency/netlatency/apis/config"
 	"github.com/netlatency/netlatency/pkg/latency"
 	"github.com/netlatency/netlatency/pkg/source"
+	"github.com/netlatency/netlatency/pkg/target"
 )
 
 // matrixSource publishes a matrix over and over until its context ends.
@@ -20,28 +24,62 @@ type matrixSource interface {
 	Stats() source.Stats
 }
 
-// opener prepares the source that args name; publish takes its matrices.
-type opener func(args *config.NetLatencyArgs, client kubernetes.Interface, publish func(*latency.Matrix)) (matrixSource, error)
+// opener prepares the source that args name; publish takes its matrices, and
+// peers gives the nodes on which targets run.
+type opener func(args *config.NetLatencyArgs, client kubernetes.Interface, peers func() []string, publish func(*latency.Matrix)) (matrixSource, error)
 
-// openSource opens the probe agents.
-func openSource(args *config.NetLatencyArgs, client kubernetes.Interface, publish func(*latency.Matrix)) (matrixSource, error) {
-	agents := args.Source.Agents
-	return source.NewAgents(source.AgentsOptions{
-		Client:     client,
-		Namespace:  agents.Namespace,
-		Service:    agents.Service,
-		Port:       agents.Port,
-		Interval:   agents.Interval.Duration,
-		Timeout:    agents.Timeout.Duration,
-		Window:     args.Window.Duration,
-		StaleAfter: args.StaleAfter.Duration,
-		Hysteresis: latency.Hysteresis{
-			Ratio:     args.Hysteresis.Ratio,
-			Floor:     args.Hysteresis.Floor.Duration,
-			Statistic: profileStatistic(args),
-		},
-		Publish: publish,
-	})
+// openSource opens the one source that valid args have.
+func openSource(args *config.NetLatencyArgs, client kubernetes.Interface, peers func() []string, publish func(*latency.Matrix)) (matrixSource, error) {
+	hysteresis := latency.Hysteresis{
+		Ratio:     args.Hysteresis.Ratio,
+		Floor:     args.Hysteresis.Floor.Duration,
+		Statistic: profileStatistic(args),
+	}
+	switch {
+	case args.Source.Agents != nil:
+		agents := args.Source.Agents
+		return source.NewAgents(source.AgentsOptions{
+			Client:     client,
+			Namespace:  agents.Namespace,
+			Service:    agents.Service,
+			Port:       agents.Port,
+			Interval:   agents.Interval.Duration,
+			Timeout:    agents.Timeout.Duration,
+			Window:     args.Window.Duration,
+			StaleAfter: args.StaleAfter.Duration,
+			Hysteresis: hysteresis,
+			Publish:    publish,
+		})
+	case args.Source.Prometheus != nil:
+		prometheus := args.Source.Prometheus
+		return source.NewPrometheus(source.PrometheusOptions{
+			Address:         prometheus.Address,
+			Headers:         prometheus.Headers,
+			BearerTokenFile: prometheus.BearerTokenFile,
+			TLS:             source.TLSOptions(prometheus.TLS),
+			Interval:        prometheus.Interval.Duration,
+			Timeout:         prometheus.Timeout.Duration,
+			MaxBytes:        prometheus.MaxBytes,
+			Queries:         source.PrometheusQueries(prometheus.Queries),
+			NodeLabel:       prometheus.NodeLabel,
+			PeerLabel:       prometheus.PeerLabel,
+			Scale:           prometheus.Scale,
+			Peers:           peers,
+			StaleAfter:      args.StaleAfter.Duration,
+			Hysteresis:      hysteresis,
+			Publish:         publish,
+		})
+	case args.Source.File != nil:
+		file := args.Source.File
+		return source.NewFile(source.FileOptions{
+			Path:       file.Path,
+			Interval:   file.Interval.Duration,
+			Ageing:     file.Ageing,
+			StaleAfter: args.StaleAfter.Duration,
+			Publish:    publish,
+		})
+	}
+	return nil, errors.New("the arguments name no source")
 }
 
 // feed is a running source with its newest matrix, shared by the profiles
@@ -50,8 +88,9 @@ type feed struct {
 	source matrixSource
 	matrix atomic.Pointer[latency.Matrix]
 
-	mu    sync.Mutex
-	wakes []chan<- struct{} // of the profiles
+	mu      sync.Mutex
+	wakes   []chan<- struct{}      // of the profiles
+	targets []func() []*target.Set // of the profiles
 }
 
 func (f *feed) publish(matrix *latency.Matrix) {
@@ -63,48 +102,61 @@ func (f *feed) publish(matrix *latency.Matrix) {
 	}
 }
 
+// peers is the nodes on which targets of any of the profiles run.
+func (f *feed) peers() []string {
+	f.mu.Lock()
+	targets := f.targets
+	f.mu.Unlock()
+	unique := make(map[string]bool)
+	for _, sets := range targets {
+		for _, set := range sets() {
+			for _, replica := range set.Replicas {
+				unique[replica.Node] = true
+			}
+		}
+	}
+	return slices.Collect(maps.Keys(unique))
+}
+
 // feeds is the sources of one scheduler. Its profiles are made one after the
 // other, but nothing promises that.
 type feeds struct {
 	open opener
 	mu   sync.Mutex
-	by   map[feedKey]*feed
+	by   map[string]*feed // by feedKey
 }
 
-// feedKey is all that the matrix depends on.
-type feedKey struct {
-	agents             config.AgentsSource
-	window, staleAfter time.Duration
-	hysteresis         config.Hysteresis
-	statistic          config.Statistic
+// feedKey spells all that the matrix depends on, but for the targets' nodes,
+// which profiles that share a source bring together.
+func feedKey(args *config.NetLatencyArgs) (string, error) {
+	key, err := json.Marshal([]any{args.Source, args.Window, args.StaleAfter, args.Hysteresis, args.Statistic})
+	return string(key), err
 }
 
-// subscribe returns the feed that args ask for, and lets it wake up the
-// profile at each new matrix. The first profile that asks starts the source.
-func (fs *feeds) subscribe(ctx context.Context, args *config.NetLatencyArgs, client kubernetes.Interface, metrics *profileMetrics, wake chan<- struct{}) (*feed, error) {
-	key := feedKey{
-		agents:     *args.Source.Agents,
-		window:     args.Window.Duration,
-		staleAfter: args.StaleAfter.Duration,
-		hysteresis: args.Hysteresis,
-		statistic:  args.Statistic,
+// subscribe returns the feed that args ask for, tells it where targets run, and
+// lets it wake up the profile at each new matrix. The first profile that asks
+// starts the source.
+func (fs *feeds) subscribe(ctx context.Context, args *config.NetLatencyArgs, client kubernetes.Interface, targets func() []*target.Set, metrics *profileMetrics, wake chan<- struct{}) (*feed, error) {
+	key, err := feedKey(args)
+	if err != nil {
+		return nil, fmt.Errorf("tell the source from others: %w", err)
 	}
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
 	f, running := fs.by[key]
 	if !running {
 		f = &feed{}
-		var err error
-		if f.source, err = fs.open(args, client, f.publish); err != nil {
+		if f.source, err = fs.open(args, client, f.peers, f.publish); err != nil {
 			return nil, fmt.Errorf("open the source of the matrix: %w", err)
 		}
 	}
 	f.mu.Lock()
 	f.wakes = append(f.wakes, wake)
+	f.targets = append(f.targets, targets)
 	f.mu.Unlock()
 	if !running {
 		if fs.by == nil {
-			fs.by = make(map[feedKey]*feed)
+			fs.by = make(map[string]*feed)
 		}
 		fs.by[key] = f
 		go metrics.guard(ctx, "source", f.source.Run)

@@ -79,14 +79,15 @@ func publishMetrics(ctx context.Context, p *NetLatency) {
 var (
 	matrixAge       = desc("netlatency_matrix_age_seconds", "Time since the matrix that the profile uses was built. There is none before the first.")
 	matrixPairs     = desc("netlatency_matrix_pairs", "Ordered pairs of nodes with a measurement in the matrix that the profile uses.")
-	scrapeAgents    = desc("netlatency_scrape_agents", "Nodes with an agent: all that are known, and those that answered in the last round.", "state")
-	scrapeFailures  = desc("netlatency_scrape_failures_total", "Scrapes of agents that failed, by reason.", "reason")
-	droppedRows     = desc("netlatency_scrape_dropped_rows_total", "Rows of agents' answers that were dropped as malformed or absurd, by reason.", "reason")
-	discoveryErrors = desc("netlatency_scrape_discovery_errors_total", "Failed attempts to list or watch the EndpointSlices of the agents.")
-	roundDuration   = desc("netlatency_scrape_round_seconds", "Time that the last round of scrapes took.")
+	sourceAgents    = desc("netlatency_source_agents", "Nodes with an agent, of the source agents: all that are known, and those that answered in the last round.", "state")
+	sourceFailures  = desc("netlatency_source_failures_total", "Reads of the source that failed, of an agent, a query or the file, by reason.", "source", "reason")
+	droppedRows     = desc("netlatency_source_dropped_rows_total", "Rows of answers that were dropped as malformed or absurd, by reason.", "source", "reason")
+	discoveryErrors = desc("netlatency_source_discovery_errors_total", "Failed attempts to list or watch the EndpointSlices of the agents, of the source agents.")
+	roundDuration   = desc("netlatency_source_round_seconds", "Time that the last round of reads took.", "source")
+	lastSuccess     = desc("netlatency_source_last_success_timestamp_seconds", "Unix time at the end of the last round in which the source could be read: an agent answered, every query did, or the file was as it should be. There is none before the first.", "source")
 	targetReplicas  = desc("netlatency_target_replicas", "Ready replicas of a target (nodes, for a node target), or the last known ones in its grace period.", "target")
 	targetNodes     = desc("netlatency_target_nodes", "Nodes on which a target runs.", "target")
-	allDescriptions = []*metrics.Desc{matrixAge, matrixPairs, scrapeAgents, scrapeFailures, droppedRows, discoveryErrors, roundDuration, targetReplicas, targetNodes}
+	allDescriptions = []*metrics.Desc{matrixAge, matrixPairs, sourceAgents, sourceFailures, droppedRows, discoveryErrors, roundDuration, lastSuccess, targetReplicas, targetNodes}
 )
 
 func desc(name, help string, labels ...string) *metrics.Desc {
@@ -128,15 +129,21 @@ func (p *NetLatency) collect(ch chan<- metrics.Metric) {
 		send(matrixPairs, metrics.GaugeValue, float64(matrix.Pairs()))
 	}
 	stats := p.feed.source.Stats()
-	send(scrapeAgents, metrics.GaugeValue, float64(stats.Agents), "known")
-	send(scrapeAgents, metrics.GaugeValue, float64(stats.Answered), "answered")
-	send(roundDuration, metrics.GaugeValue, stats.RoundDuration.Seconds())
-	send(discoveryErrors, metrics.CounterValue, float64(stats.DiscoveryErrors))
+	kind := p.args.Source.Kind()
+	if p.args.Source.Agents != nil {
+		send(sourceAgents, metrics.GaugeValue, float64(stats.Agents), "known")
+		send(sourceAgents, metrics.GaugeValue, float64(stats.Answered), "answered")
+		send(discoveryErrors, metrics.CounterValue, float64(stats.DiscoveryErrors))
+	}
+	send(roundDuration, metrics.GaugeValue, stats.RoundDuration.Seconds(), kind)
+	if !stats.LastSuccess.IsZero() {
+		send(lastSuccess, metrics.GaugeValue, float64(stats.LastSuccess.UnixNano())/1e9, kind)
+	}
 	for reason, count := range stats.Failures {
-		send(scrapeFailures, metrics.CounterValue, float64(count), string(reason))
+		send(sourceFailures, metrics.CounterValue, float64(count), kind, string(reason))
 	}
 	for reason, count := range stats.Dropped {
-		send(droppedRows, metrics.CounterValue, float64(count), string(reason))
+		send(droppedRows, metrics.CounterValue, float64(count), kind, string(reason))
 	}
 	for i, set := range p.targets.Sets() {
 		replicas := 0

@@ -122,7 +122,7 @@ func newPlugin(ctx context.Context, args *config.NetLatencyArgs, handle fwk.Hand
 	}
 	p.nodesSynced = registration.HasSynced
 	ctx = klog.NewContext(ctx, klog.FromContext(ctx).WithValues("plugin", Name, "profile", handle.ProfileName()))
-	if p.feed, err = feeds.subscribe(ctx, args, handle.ClientSet(), p.metrics, p.wake); err != nil {
+	if p.feed, err = feeds.subscribe(ctx, args, handle.ClientSet(), targets.Sets, p.metrics, p.wake); err != nil {
 		return nil, err
 	}
 	publishMetrics(ctx, p)

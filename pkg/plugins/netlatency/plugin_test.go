@@ -2,7 +2,9 @@ package netlatency
 
 import (
 	"context"
+	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -12,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes/fake"
 	corelisters "k8s.io/client-go/listers/core/v1"
 	fwk "k8s.io/kube-scheduler/framework"
 	schedulerconfig "k8s.io/kubernetes/pkg/scheduler/apis/config"
@@ -20,6 +23,11 @@ import (
 	"k8s.io/utils/clock"
 
 	"github.com/netlatency/netlatency/apis/config"
+	"github.com/netlatency/netlatency/apis/config/scheme"
+	configv1 "github.com/netlatency/netlatency/apis/config/v1"
+	"github.com/netlatency/netlatency/pkg/latency"
+	"github.com/netlatency/netlatency/pkg/placement"
+	"github.com/netlatency/netlatency/pkg/source"
 )
 
 func TestNewRefuses(t *testing.T) {
@@ -174,11 +182,80 @@ func TestProfilesShareASource(t *testing.T) {
 			t.Errorf("scores of %s (-want +got):\n%s", f.ProfileName(), diff)
 		}
 	}
+	// The source is asked about the nodes of all their targets.
+	if diff := cmp.Diff([]string{"store"}, slices.Sorted(slices.Values(shared.opened[0].peers()))); diff != "" {
+		t.Errorf("nodes on which targets run (-want +got):\n%s", diff)
+	}
 	if _, err := c.profile("third", slower, factory); err != nil {
 		t.Fatal(err)
 	}
 	if len(shared.opened) != 2 {
 		t.Errorf("%d sources are open after a profile asked for another", len(shared.opened))
+	}
+}
+
+// What is asked of a source depends on all of its arguments, also on those
+// behind pointers and in maps.
+func TestProfilesShareASourceOnlyIfItIsTheSame(t *testing.T) {
+	prometheus := func(change func(*config.PrometheusSource)) *config.NetLatencyArgs {
+		args := newArgs()
+		args.Source = config.Source{Prometheus: &config.PrometheusSource{Address: "http://a", Headers: map[string]string{"X-Scope-OrgID": "a", "X": "b"}}}
+		change(args.Source.Prometheus)
+		return args
+	}
+	key := func(args *config.NetLatencyArgs) string {
+		key, err := feedKey(args)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return key
+	}
+	one := key(prometheus(func(*config.PrometheusSource) {}))
+	for _, c := range []struct {
+		name string
+		args *config.NetLatencyArgs
+		same bool
+	}{
+		{"the same again", prometheus(func(*config.PrometheusSource) {}), true},
+		{"another kind", newArgs(), false},
+		{"another tenant", prometheus(func(p *config.PrometheusSource) { p.Headers["X-Scope-OrgID"] = "b" }), false},
+		{"another query", prometheus(func(p *config.PrometheusSource) { p.Queries.Mean = "x" }), false},
+		{"another authority", prometheus(func(p *config.PrometheusSource) { p.TLS.CAFile = "/x" }), false},
+	} {
+		if got := key(c.args) == one; got != c.same {
+			t.Errorf("%s: shared is %v, want %v", c.name, got, c.same)
+		}
+	}
+}
+
+func TestEachKindOfSourceCanBeOpened(t *testing.T) {
+	for kind, want := range map[string]matrixSource{"agents": &source.Agents{}, "prometheus": &source.Prometheus{}, "file": &source.File{}} {
+		t.Run(kind, func(t *testing.T) {
+			versioned := &configv1.NetLatencyArgs{}
+			switch kind {
+			case "prometheus":
+				versioned.Source.Prometheus = &configv1.PrometheusSource{Address: "http://prometheus:9090"}
+			case "file":
+				versioned.Source.File = &configv1.FileSource{Path: "/matrix.jsonl"}
+			}
+			scheme.Scheme.Default(versioned)
+			args := &config.NetLatencyArgs{}
+			if err := scheme.Scheme.Convert(versioned, args, nil); err != nil {
+				t.Fatal(err)
+			}
+			opened, err := openSource(args, fake.NewClientset(), func() []string { return nil }, func(*latency.Matrix) {})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if fmt.Sprintf("%T", opened) != fmt.Sprintf("%T", want) || args.Source.Kind() != kind || args.Source.Interval() <= 0 {
+				t.Errorf("a %T of kind %q every %v", opened, args.Source.Kind(), args.Source.Interval())
+			}
+			c := newCluster(t, setting{args: args})
+			c.plugin.args.Source = args.Source
+			if _, note := c.plugin.note(outcomeNoData, &rule{}, placement.NewCosts(placement.NewNodes(nil), nil)); !strings.Contains(note, "Check that the ") {
+				t.Errorf("an event that does not say what to check: %s", note)
+			}
+		})
 	}
 }
 

@@ -87,7 +87,7 @@ const viewSpacing = 200 * time.Millisecond
 // least once in a round of the source: measurements grow stale also when
 // nothing is published any more. It returns when ctx ends.
 func (p *NetLatency) run(ctx context.Context) {
-	round := p.args.Source.Agents.Interval.Duration
+	round := p.args.Source.Interval()
 	for {
 		p.metrics.guard(ctx, "view", func(context.Context) { p.renew() })
 		if !p.pause(ctx, viewSpacing, nil) || !p.pause(ctx, round, p.wake) {

@@ -28,6 +28,9 @@ type Binary struct {
 	module, pkg string
 	// version is what the program says it is.
 	version version
+	// tags of the build, separated by commas; no other program may share its
+	// packages, or they would be compiled once more.
+	tags string
 }
 
 // version is where a binary has its version from.
@@ -74,7 +77,7 @@ func Build(ctx context.Context, progress func(string), binaries ...Binary) (stri
 	for len(binaries) > 0 {
 		var now, later []Binary
 		for _, b := range binaries {
-			if b.module == binaries[0].module && b.version == binaries[0].version {
+			if b.module == binaries[0].module && b.version == binaries[0].version && b.tags == binaries[0].tags {
 				now = append(now, b)
 			} else {
 				later = append(later, b)
@@ -138,7 +141,11 @@ func buildArguments(ctx context.Context, root, binDir string, binaries []Binary)
 	for _, b := range binaries {
 		packages = append(packages, b.pkg)
 	}
-	return append([]string{"build", "-buildvcs=false", "-ldflags", ldflags, "-o", output}, packages...)
+	arguments := []string{"build", "-buildvcs=false", "-ldflags", ldflags, "-o", output}
+	if tags := binaries[0].tags; tags != "" {
+		arguments = append(arguments, "-tags", tags)
+	}
+	return append(arguments, packages...)
 }
 
 // A scheduler decides by component-base's version what features it may use: it

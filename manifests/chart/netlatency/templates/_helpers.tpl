@@ -54,11 +54,15 @@ capabilities:
 
 {{/* NetLatencyArgs: ours, the targets and rules, and over them the user's. */}}
 {{- define "netlatency.args" -}}
-{{- $agents := dict "namespace" .Release.Namespace "service" (include "netlatency.agent" .) -}}
+{{- $source := dict "agents" (dict "namespace" .Release.Namespace "service" (include "netlatency.agent" .)) -}}
+{{- $given := get .Values.scheduler.args "source" | default dict -}}
+{{- if or (hasKey $given "prometheus") (hasKey $given "file") -}}
+{{- $source = dict -}}
+{{- end -}}
 {{- $args := dict
     "apiVersion" "kubescheduler.config.k8s.io/v1"
     "kind" "NetLatencyArgs"
-    "source" (dict "agents" $agents)
+    "source" $source
     "targets" .Values.targets -}}
 {{- with .Values.rules -}}
 {{- $_ := set $args "rules" . -}}
