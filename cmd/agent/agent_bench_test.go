@@ -119,7 +119,7 @@ func BenchmarkAgent(b *testing.B) {
 	// the interval that is asked for.
 	agent := exec.CommandContext(b.Context(), built, "--kubeconfig", kubeconfig, "--node-name", "node-0", "--namespace", "netlatency",
 		"--bind-address", "127.0.0.1", "--http-port", strconv.Itoa(port), "--probe-port", strconv.Itoa(port),
-		"--interval", "2672ms", "--max-peers", "5000", "--packets-per-second", "5000", "--methods", "udp")
+		"--interval", "2672ms", "--max-peers", "5000", "--packets-per-second", "5000", "--methods", "udp", "--max-series", "50000000")
 	agent.Stderr = os.Stderr
 	if err := agent.Start(); err != nil {
 		b.Fatal(err)

@@ -68,7 +68,7 @@ func TestValuesReachTheAgent(t *testing.T) {
 		FullSize:         1400,
 		MaxPeers:         20,
 		PacketsPerSecond: 100,
-		MaxExportedPeers: 10,
+		MaxSeries:        10,
 		SampleStream:     true,
 	}
 	if diff := cmp.Diff(want, agentOptions(t, everyValue)); diff != "" {

@@ -199,7 +199,7 @@ agent:
   methods: [tcp, udp]
   fullSize: 1400
   maxPeers: 20
-  maxExportedPeers: 10
+  maxSeries: 10
   packetsPerSecond: 100
   hostNetwork: true
   extraArgs: [--sample-stream]
@@ -253,7 +253,7 @@ func TestEveryValueLeadsToAValidConfiguration(t *testing.T) {
 	}
 	for _, want := range []string{
 		"- name: registry", "mirror/agent:v1", "--interval=5s", "--burst=3", "--spacing=10ms", "--timeout=1s", "--window=2m30s",
-		"--loss-window=10m", "--max-peers=20", "--methods=tcp,udp", "--full-size=1400", "--max-exported-peers=10", "--packets-per-second=100", "--sample-stream", "prometheus.io/scrape", "system-node-critical",
+		"--loss-window=10m", "--max-peers=20", "--methods=tcp,udp", "--full-size=1400", "--max-series=10", "--packets-per-second=100", "--sample-stream", "prometheus.io/scrape", "system-node-critical",
 		"probes: \"true\"", "key: gpu", "memory: 64Mi", "mirror/scheduler:v1", "replicas: 3", "schedulers: \"true\"", "system-cluster-critical",
 		"--emulated-version=1.35", "--v=2", "node-role.kubernetes.io/control-plane", "memory: 2Gi", "imagePullPolicy: Always", "hostNetwork: true",
 		"interval: 20s", "monitor: \"yes\"", "scrapeNativeHistograms: true", "rule: \"yes\"", "record: netlatency:rtt_seconds:mean5m", "secretName: prometheus", "mountPath: /var/run/secrets/prometheus",

@@ -84,7 +84,7 @@ func newAgent(options Options, version string, slices cache.ListerWatcher, now c
 		own:       own.Unmap(),
 		clock:     now,
 		discovery: discovery,
-		metrics:   newMetrics(options.NodeName, version, options.MaxExportedPeers),
+		metrics:   newMetrics(options.NodeName, version),
 		stream:    newStream(options.NodeName),
 		pairs:     newPairs(),
 		reflector: probe.NewReflector(probe.ReflectorOptions{}),
@@ -355,6 +355,11 @@ func (a *Agent) follow(logger klog.Logger, now time.Time) {
 			a.leave(logger, p, now)
 		}
 	}
+	a.metrics.Show(peers, share(a.options.MaxSeries, len(found)+1), func(node string) {
+		if pair := a.pairs.Present(node); pair != nil {
+			pair.show(a.metrics.Series(node, pair.methods)) // methods change in this goroutine only
+		}
+	})
 	for _, p := range peers {
 		a.join(logger, p, now)
 	}

@@ -522,15 +522,39 @@ func TestLargePacketsThatDoNotPassAreCountedAndMoveNothing(t *testing.T) {
 	}
 }
 
-func TestPeersBeyondTheLimitOfSeriesAreInTheMatrixOnly(t *testing.T) {
+func TestPeersBeyondTheShareOfSeriesAreInTheMatrixOnly(t *testing.T) {
 	o := testOptions()
-	o.MaxExportedPeers = 1
-	f := newFixture(t, o, slice("a").ready("node-2", "10.0.0.2").ready("node-3", "10.0.0.3"))
-	f.probes(10 * time.Second)
-	f.answer("10.0.0.2:9465", probe.Outcome{RTT: ms}).answer("10.0.0.3:9465", probe.Outcome{RTT: ms})
+	o.MaxSeries = 6 // with three nodes, one peer each; with two, too
+	both := slice("a").ready("node-2", "10.0.0.2").ready("node-3", "10.0.0.3")
+	f := newFixture(t, o, both)
+	round := func() {
+		f.probes(10 * time.Second)
+		f.answers(probe.MethodUDP)
+	}
+	round()
 	f.wantRows("node-2", "node-3")
-	f.wantSeries(exposition.RTTSeconds, map[string]float64{"node-2": 4})
+	shown := f.series(exposition.RTTSeconds)
+	if len(shown) != 1 {
+		t.Fatalf("series are of %v: want one peer", shown)
+	}
 	f.wantSeries(exposition.AgentUnexportedSamplesTotal, map[string]float64{"": 4})
+
+	// The peer that is shown goes: the other takes its place.
+	other := map[string]string{"node-2": "10.0.0.2", "node-3": "10.0.0.3"}
+	for node := range shown {
+		delete(other, node)
+	}
+	for node, address := range other {
+		f.peersAre(slice("a").ready(node, address))
+		round()
+		f.wantSeries(exposition.RTTSeconds, map[string]float64{node: 4})
+	}
+	// And gives it back.
+	f.peersAre(both)
+	round()
+	for node := range shown {
+		f.wantSeries(exposition.RTTSeconds, map[string]float64{node: 4})
+	}
 }
 
 func TestTwoPeersThatSwapAddresses(t *testing.T) {

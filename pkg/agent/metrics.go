@@ -1,7 +1,10 @@
 package agent
 
 import (
+	"cmp"
+	"maps"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -26,21 +29,17 @@ type metrics struct {
 	fullSent       prometheus.Counter
 	peers, leftOut prometheus.Gauge
 
-	// shown are the peers that have series, limit of them at most, and
-	// unshown counts the samples of the others. The run loop's own.
+	// shown are the peers that have series; unshown counts the samples of the
+	// others. The run loop's own.
 	shown   map[string]bool
-	limit   int
 	unshown prometheus.Counter
 }
 
-// newMetrics makes the metrics of the agent on node, with series of limit
-// peers at most.
-func newMetrics(node, version string, limit int) *metrics {
+func newMetrics(node, version string) *metrics {
 	pair := []string{exposition.LabelNode, exposition.LabelPeer, exposition.LabelMethod}
 	m := &metrics{
 		registry: prometheus.NewRegistry(),
 		node:     node,
-		limit:    limit,
 		shown:    make(map[string]bool),
 		rtt: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: exposition.RTTSeconds,
@@ -62,7 +61,7 @@ func newMetrics(node, version string, limit int) *metrics {
 			Name: exposition.FullSizeProbesLostTotal,
 			Help: "Probes of full size from node to peer without an answer in time. Where it grows and small probes are answered, large packets do not pass: look at the MTU of the path.",
 		}, pair),
-		unshown: prometheus.NewCounter(prometheus.CounterOpts{Name: exposition.AgentUnexportedSamplesTotal, Help: "Samples of peers that have no series here because there are more than --max-exported-peers; the matrix has them."}),
+		unshown: prometheus.NewCounter(prometheus.CounterOpts{Name: exposition.AgentUnexportedSamplesTotal, Help: "Samples of peers that have no series here because there would be more than --max-series in the cluster; the matrix has them."}),
 		peers:   prometheus.NewGauge(prometheus.GaugeOpts{Name: exposition.AgentPeers, Help: "Peers that are probed."}),
 		leftOut: prometheus.NewGauge(prometheus.GaugeOpts{Name: exposition.AgentPeersLeftOut, Help: "Peers that are not probed because there are more than --max-peers."}),
 	}
@@ -82,7 +81,7 @@ func newMetrics(node, version string, limit int) *metrics {
 // losses. Its methods are called one at a time.
 type series struct {
 	metrics *metrics
-	labels  []string // nil of a peer beyond the limit
+	labels  []string // nil of a peer that is not shown
 	// sent counts probes that are not shown yet.
 	sent           float64
 	shown          prometheus.Counter // of probes sent; nil before there is an answer
@@ -90,11 +89,37 @@ type series struct {
 	lost, fullLost prometheus.Counter // nil before there is a loss
 }
 
+// share is how many peers an agent may show in a cluster of so many nodes, for
+// all agents together to have no more than maxSeries.
+func share(maxSeries, nodes int) int { return max(1, maxSeries/2/max(1, nodes)) }
+
+// Show chooses which peers have series, at most limit of them: by names only,
+// so that they are the same after a restart. It calls change for each whose
+// choice is another than before, with its series of before deleted.
+func (m *metrics) Show(peers []peer, limit int, change func(node string)) {
+	rank := make(map[string]float64, len(peers))
+	for _, p := range peers {
+		rank[p.Node] = fraction("series", m.node, p.Node)
+	}
+	ranked := slices.SortedFunc(maps.Keys(rank), func(a, b string) int { return cmp.Compare(rank[a], rank[b]) })
+	before := m.shown
+	m.shown = make(map[string]bool)
+	for _, node := range ranked[:min(limit, len(ranked))] {
+		m.shown[node] = true
+	}
+	for _, node := range ranked {
+		if before[node] == m.shown[node] {
+			continue
+		}
+		if before[node] {
+			m.deleteSeries(node)
+		}
+		change(node)
+	}
+}
+
 // Series are those of a peer, by each of the methods.
 func (m *metrics) Series(peer string, methods []probe.Method) []series {
-	if !m.shown[peer] && len(m.shown) < m.limit {
-		m.shown[peer] = true
-	}
 	all := make([]series, len(methods))
 	for i, method := range methods {
 		all[i].metrics = m
@@ -148,9 +173,13 @@ func (s *series) Answered(rtt time.Duration) {
 	s.rtt.Observe(rtt.Seconds())
 }
 
-// Forget deletes the series of a peer.
+// Forget deletes the series of a peer that is gone.
 func (m *metrics) Forget(peer string) {
 	delete(m.shown, peer)
+	m.deleteSeries(peer)
+}
+
+func (m *metrics) deleteSeries(peer string) {
 	labels := prometheus.Labels{exposition.LabelPeer: peer}
 	m.rtt.DeletePartialMatch(labels)
 	m.sent.DeletePartialMatch(labels)

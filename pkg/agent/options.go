@@ -44,8 +44,9 @@ type Options struct {
 	FullSize int
 	// MaxPeers and PacketsPerSecond are hard limits of what is probed.
 	MaxPeers, PacketsPerSecond int
-	// MaxExportedPeers is the number of peers that have series of their own.
-	MaxExportedPeers int
+	// MaxSeries is the number of series about pairs that all agents of the
+	// cluster together may show; each shows its share.
+	MaxSeries int
 	// SampleStream serves every finished sample at /samples.
 	SampleStream bool
 }
@@ -71,7 +72,7 @@ func DefaultOptions() Options {
 		FullSize:         1200,
 		MaxPeers:         128,
 		PacketsPerSecond: 500,
-		MaxExportedPeers: 1000,
+		MaxSeries:        400_000,
 	}
 }
 
@@ -99,7 +100,7 @@ func (o *Options) AddFlags(sets *cliflag.NamedFlagSets) {
 	fs.IntVar(&o.PacketsPerSecond, "packets-per-second", o.PacketsPerSecond, "Most probes sent a second, over all peers. More are delayed.")
 
 	fs = sets.FlagSet("metrics")
-	fs.IntVar(&o.MaxExportedPeers, "max-exported-peers", o.MaxExportedPeers, "Most peers that have series of their own at /metrics. /matrix has all.")
+	fs.IntVar(&o.MaxSeries, "max-series", o.MaxSeries, "Most series about pairs, two a pair, that all agents together show at /metrics. Each shows its share: in a cluster of 5000 nodes, 40 of its peers. /matrix has all.")
 
 	fs = sets.FlagSet("statistics")
 	fs.DurationVar(&o.Window, "window", o.Window, "Time over which round trips make up a pair's statistics.")
@@ -119,6 +120,8 @@ const (
 	maxWindowProbes, maxWindowBursts = 20_000, 20_000
 	// maxPacketsPerSecond is well within what one socket and one core do.
 	maxPacketsPerSecond = 10_000
+	// maxMaxSeries is no limit, two a pair of the largest cluster.
+	maxMaxSeries = 2 * maxMaxPeers * maxMaxPeers
 	// maxMaxPeers is the size of the largest cluster that Kubernetes supports.
 	maxMaxPeers = 5_000
 )
@@ -180,7 +183,7 @@ func (o Options) Validate() error {
 	}
 	want(o.FullSize == 0 || o.FullSize >= leastFullSize && o.FullSize <= probe.MaxSize, "full-size", o.FullSize,
 		fmt.Sprintf("0, or %d to %d", leastFullSize, probe.MaxSize))
-	number("max-exported-peers", o.MaxExportedPeers, 1, maxMaxPeers)
+	number("max-series", o.MaxSeries, 1, maxMaxSeries)
 	number("max-peers", o.MaxPeers, 1, maxMaxPeers)
 	number("packets-per-second", o.PacketsPerSecond, 1, maxPacketsPerSecond)
 

@@ -36,7 +36,7 @@ func TestFlagsSetOptions(t *testing.T) {
 		all.AddFlagSet(sets.FlagSets[name])
 	}
 	err := all.Parse(strings.Fields(`--node-name n --namespace ns --service s --bind-address fd00::1 --http-port 1 --probe-port 2
-		--interval 3s --burst 4 --spacing 5ms --timeout 6s --window 7m --loss-window 8m --max-peers 9 --packets-per-second 10 --methods tcp,udp --full-size 1300 --max-exported-peers 8 --sample-stream`))
+		--interval 3s --burst 4 --spacing 5ms --timeout 6s --window 7m --loss-window 8m --max-peers 9 --packets-per-second 10 --methods tcp,udp --full-size 1300 --max-series 8 --sample-stream`))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,7 +44,7 @@ func TestFlagsSetOptions(t *testing.T) {
 		NodeName: "n", Namespace: "ns", Service: "s", BindAddress: "fd00::1", HTTPPort: 1, ProbePort: 2,
 		Interval: 3 * time.Second, Burst: 4, Spacing: 5 * ms, Timeout: 6 * time.Second,
 		Window: 7 * time.Minute, LossWindow: 8 * time.Minute, MaxPeers: 9, PacketsPerSecond: 10, SampleStream: true,
-		Methods: []string{"tcp", "udp"}, FullSize: 1300, MaxExportedPeers: 8,
+		Methods: []string{"tcp", "udp"}, FullSize: 1300, MaxSeries: 8,
 	}
 	if diff := cmp.Diff(want, o); diff != "" {
 		t.Errorf("options (-want +got):\n%s", diff)
@@ -91,11 +91,11 @@ func TestFaultsInOptionsAreAllSaidAtOnce(t *testing.T) {
 			},
 		},
 		"a method that there is not, and numbers out of range": {
-			change: func(o *Options) { o.Methods, o.FullSize, o.MaxExportedPeers = []string{"udp", "http"}, 2000, -1 },
+			change: func(o *Options) { o.Methods, o.FullSize, o.MaxSeries = []string{"udp", "http"}, 2000, -1 },
 			want: []string{
 				`--methods is "udp,http": want one or more of udp, icmp, tcp, portable, each once`,
 				"--full-size is 2000: want 0, or 128 to 1472",
-				"--max-exported-peers is -1: want 1 to 5000",
+				"--max-series is -1: want 1 to 50000000",
 			},
 		},
 		"a method twice": {

@@ -48,6 +48,13 @@ func (p *pair) probeBy(methods []probe.Method, series []series, ladder ladder) {
 	p.methods, p.series, p.ladder = methods, series, ladder
 }
 
+// show sets what is shown of the pair from now on.
+func (p *pair) show(series []series) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.series = series
+}
+
 // rung is how a probe of burst is to be sent.
 func (p *pair) rung(burst uint64) (int, probe.Method) {
 	p.mu.Lock()

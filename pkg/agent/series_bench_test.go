@@ -17,17 +17,22 @@ const largeCluster = 5000
 
 // BenchmarkSeries is how many series about pairs a Prometheus has of the
 // agents of a cluster of 5000 nodes, counted on a page of /metrics as the agent
-// encodes it and multiplied; a native histogram is one series. What an agent
-// probes of so many is given: 32 nodes (--max-peers=32), for instance 16 on
-// which targets run and a sample of 16, or as many as --max-peers lets it by
-// default. A pair that lost something has one series more, and is not counted.
-// The time is that of one page.
+// encodes it and multiplied; a native histogram is one series. All of an
+// agent's peers answer. Once it is with the defaults, and once without
+// --max-series. A pair that lost something has one series more, and is not
+// counted. The time is that of one page.
 func BenchmarkSeries(b *testing.B) {
-	for _, peers := range []int{32, DefaultOptions().MaxPeers} {
-		b.Run(fmt.Sprintf("%dpeers", peers), func(b *testing.B) {
-			m := newMetrics("node-0", "v1.2.3", DefaultOptions().MaxExportedPeers)
+	o := DefaultOptions()
+	for name, maxSeries := range map[string]int{"default": o.MaxSeries, "unlimited": maxMaxSeries} {
+		b.Run(name, func(b *testing.B) {
+			m := newMetrics("node-0", "v1.2.3")
+			peers := make([]peer, o.MaxPeers)
 			for i := range peers {
-				pair := m.Series(fmt.Sprintf("node-%d", i+1), []probe.Method{probe.MethodUDP})
+				peers[i].Node = fmt.Sprintf("node-%d", i+1)
+			}
+			m.Show(peers, share(maxSeries, largeCluster), func(string) {})
+			for _, p := range peers {
+				pair := m.Series(p.Node, []probe.Method{probe.MethodUDP})
 				pair[0].Sent(false)
 				pair[0].Answered(ms)
 			}
