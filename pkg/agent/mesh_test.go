@@ -32,6 +32,7 @@ func TestTwoAgentsMeasureEachOther(t *testing.T) {
 }
 
 func testMesh(t *testing.T, method probe.Method) {
+	t.Helper()
 	nodes := map[string]netip.Addr{"node-1": netip.MustParseAddr("127.0.0.1"), "node-2": netip.MustParseAddr("127.0.0.2")}
 	port := freePort(t, nodes)
 	client := fake.NewClientset(meshSlice(nodes, port).EndpointSlice)
