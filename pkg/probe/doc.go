@@ -24,6 +24,10 @@
 // were, an engine rests for a few milliseconds, so that what it costs to wake
 // is shared by all that come meanwhile.
 //
+// [TCP] and [Portable] are of the same shape, for where neither passes: TCP has
+// the kernel's own measurement of a handshake, and Portable what the process
+// reads, where the kernel stamps nothing.
+//
 // # One port
 //
 // A UDP carries both directions of the method on one port: the requests of
