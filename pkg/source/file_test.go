@@ -77,10 +77,16 @@ func (l *looking) matrix() *latency.Matrix {
 // again is the matrix of the next look at the file.
 func (l *looking) again() *latency.Matrix {
 	l.t.Helper()
+	return l.after(interval)
+}
+
+// after is the matrix of the look at the file when so much time has passed.
+func (l *looking) after(span time.Duration) *latency.Matrix {
+	l.t.Helper()
 	for !l.clock.HasWaiters() {
 		time.Sleep(time.Millisecond)
 	}
-	l.clock.Step(interval)
+	l.clock.Step(span)
 	return l.matrix()
 }
 
@@ -150,8 +156,7 @@ func TestARecordingStaysAsFreshAsItWas(t *testing.T) {
 	write(t, path, recordingOf(t, 1*ms))
 	l := look(t, path)
 	l.matrix()
-	l.clock.Step(1000 * time.Hour)
-	m := l.matrix()
+	m := l.after(1000 * time.Hour)
 	if d, ok := m.Measured("a", "b"); !ok || l.clock.Now().Sub(d.Newest) != time.Minute {
 		t.Errorf("the pair is of %v at %v, want an age of 1m as it was recorded", d.Newest, l.clock.Now())
 	}
@@ -166,8 +171,7 @@ func TestAnAgeingRecordingGrowsStale(t *testing.T) {
 		t.Errorf("the pair is of %v at %v, want an age of 1m", d.Newest, l.clock.Now())
 	}
 	l.again()
-	l.clock.Step(staleAfter)
-	if m := l.matrix(); m.Pairs() != 0 {
+	if m := l.after(staleAfter); m.Pairs() != 0 {
 		t.Errorf("stale pairs count: %v", rtts(m))
 	}
 }

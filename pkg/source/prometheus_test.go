@@ -167,10 +167,16 @@ func (a *asking) matrix() *latency.Matrix {
 // this starts.
 func (a *asking) round() *latency.Matrix {
 	a.t.Helper()
+	return a.after(interval + interval/5)
+}
+
+// after is the matrix of the round that begins when so much time has passed.
+func (a *asking) after(span time.Duration) *latency.Matrix {
+	a.t.Helper()
 	for !a.clock.HasWaiters() {
 		time.Sleep(time.Millisecond)
 	}
-	a.clock.Step(interval + interval/5)
+	a.clock.Step(span)
 	return a.matrix()
 }
 
@@ -339,8 +345,7 @@ func TestAServerThatFailsLetsPairsGrowOld(t *testing.T) {
 			if got := a.source.Stats().Failures; got[c.want] != 1 || len(got) != 1 {
 				t.Errorf("failures %v, want one of %s", got, c.want)
 			}
-			a.clock.Step(staleAfter)
-			if m := a.matrix(); m.Pairs() != 0 {
+			if m := a.after(staleAfter); m.Pairs() != 0 {
 				t.Errorf("stale pairs are in the matrix: %v", rtts(m))
 			}
 			f.with(func(f *fakePrometheus) { f.handler = nil })
