@@ -43,6 +43,22 @@ func newRecorder(ctx context.Context, s *sandbox.Sandbox) *recorder {
 	return r
 }
 
+// SampleErrors reports how far the agents' samples are off the truth while
+// something is done: RTTSamples, RTTErrorP50 and RTTErrorP99, and how late the
+// WAN was meanwhile.
+func SampleErrors(ctx context.Context, s *sandbox.Sandbox, while func()) (*Report, error) {
+	streaming, cancel := context.WithCancel(ctx)
+	defer cancel()
+	r := newRecorder(streaming, s)
+	if err := r.begin(ctx); err != nil {
+		return nil, err
+	}
+	while()
+	cancel()
+	report := new(Report)
+	return report, r.errors(ctx, report)
+}
+
 // read takes in what has passed until now.
 func (r *recorder) read(ctx context.Context) error {
 	if err := sleep(ctx, 2*wan.LogDelay); err != nil {
