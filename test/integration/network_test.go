@@ -23,11 +23,9 @@ import (
 // rounds is the time that n rounds of probing take at most: with their jitter,
 // and until the last probe of the last is lost.
 func rounds(s *sandbox.Sandbox, n int) time.Duration {
-	return time.Duration(n)*s.Scenario.Probe.Interval.Duration*11/10 + agentTimeout
+	interval := s.Scenario.Probe.Interval.Duration
+	return time.Duration(n)*interval*11/10 + interval/2
 }
-
-// agentTimeout is the agents' default.
-const agentTimeout = 2 * time.Second
 
 // between are the pairs of nodes of two providers, in both directions.
 func between(s *sandbox.Sandbox, a, b string) (pairs []latency.Pair) {

@@ -60,7 +60,10 @@ func (s *Sandbox) Values() map[string]any {
 	return map[string]any{
 		"targets": targets,
 		"agent": map[string]any{
-			"interval":  s.Scenario.Probe.Interval.Duration.String(),
+			"interval": s.Scenario.Probe.Interval.Duration.String(),
+			// A lost burst is to be known before the next one, as with the
+			// default interval it is.
+			"timeout":   (s.Scenario.Probe.Interval.Duration / 2).String(),
 			"window":    s.Scenario.Probe.Window.Duration.String(),
 			"extraArgs": []any{"--sample-stream"},
 		},
