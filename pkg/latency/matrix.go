@@ -54,6 +54,9 @@ type Hysteresis struct {
 // samples of a heavy tail is itself underestimated.
 const chanceBars = 4
 
+// chanceSamples is how many samples both observations must have for that.
+const chanceSamples = 100
+
 // holds reports whether held goes on to stand for the pair although now was
 // observed.
 func (h Hysteresis) holds(held, now Distribution) bool {
@@ -64,8 +67,13 @@ func (h Hysteresis) holds(held, now Distribution) bool {
 	}
 	before, after := h.Statistic.Latency(held), h.Statistic.Latency(now)
 	moved := (after - before).Abs()
-	chance := chanceBars * math.Hypot(held.meanError(), now.meanError())
-	return float64(moved) <= h.Ratio*float64(before) || moved <= h.Floor || float64(moved) <= chance
+	if float64(moved) <= h.Ratio*float64(before) || moved <= h.Floor {
+		return true
+	}
+	// The bars of few samples are wider than the band within which nodes are
+	// equally near, and would hold two equal ones apart.
+	return min(held.Samples, now.Samples) >= chanceSamples &&
+		float64(moved) <= chanceBars*math.Hypot(held.meanError(), now.meanError())
 }
 
 // Next builds the matrix that follows m out of what was observed at the time

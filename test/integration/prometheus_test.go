@@ -44,8 +44,8 @@ func TestRecordingRules(t *testing.T) {
 // The tolerances between the agents' windows and what a Prometheus records of
 // their histograms. Both look at some 20 s, but not at the same: a packet that
 // was late is in one and may not be in the other. So a pair may be apart by as
-// much as such a packet makes, and half of the pairs must be as near as the
-// buckets of factor 1.1 allow.
+// much as such a packet makes, and the medians of half of the pairs, which no
+// such packet moves, must be as near as the buckets of factor 1.1 allow.
 const (
 	anyPairShare, anyPairFloor     = 0.25, 250 * time.Microsecond
 	halfPairsShare, halfPairsFloor = 0.04, 25 * time.Microsecond
@@ -105,7 +105,7 @@ func prometheusKnowsWhatAgentsKnow(ctx context.Context, t *testing.T, s *sandbox
 		}
 	}
 	t.Logf("of %d pairs agree within %.0f %% or %v: %v", pairs, 100*halfPairsShare, halfPairsFloor, near)
-	if near["mean"] < pairs/2 || near["median"] < pairs/2 {
+	if near["median"] < pairs/2 {
 		t.Errorf("of %d pairs only %v agree", pairs, near)
 	}
 
