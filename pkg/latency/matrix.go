@@ -54,7 +54,7 @@ type Hysteresis struct {
 // samples of a heavy tail is itself underestimated.
 const chanceBars = 4
 
-// chanceSamples is how many samples both observations must have for that.
+// chanceSamples is how many samples one of the observations must have for that.
 const chanceSamples = 100
 
 // holds reports whether held goes on to stand for the pair although now was
@@ -72,7 +72,7 @@ func (h Hysteresis) holds(held, now Distribution) bool {
 	}
 	// The bars of few samples are wider than the band within which nodes are
 	// equally near, and would hold two equal ones apart.
-	return min(held.Samples, now.Samples) >= chanceSamples &&
+	return max(held.Samples, now.Samples) >= chanceSamples &&
 		float64(moved) <= chanceBars*math.Hypot(held.meanError(), now.meanError())
 }
 
