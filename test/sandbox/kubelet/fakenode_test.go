@@ -38,14 +38,14 @@ type fakeNode struct {
 }
 
 type fakeProcess struct {
-	spec    container.Spec
-	at      time.Duration
-	stub    bool
-	done    chan struct{}
-	once    sync.Once
-	code    int
-	signals []string
-	node    *fakeNode
+	spec     container.Spec
+	at       time.Duration
+	stubborn bool
+	done     chan struct{}
+	once     sync.Once
+	code     int
+	signals  []string
+	node     *fakeNode
 }
 
 func (p *fakeProcess) Pid() int              { return 42 }
@@ -64,7 +64,7 @@ func (p *fakeProcess) Signal(s syscall.Signal) error {
 	switch {
 	case s == syscall.SIGKILL:
 		p.exit(137)
-	case !p.stub:
+	case !p.stubborn:
 		p.exit(0)
 	}
 	return nil
@@ -126,7 +126,7 @@ func (n *fakeNode) start(spec container.Spec, _ *os.File) (process, error) {
 	if n.startErr != nil {
 		return nil, n.startErr
 	}
-	p := &fakeProcess{spec: spec, at: time.Since(n.began), stub: n.stubborn, done: make(chan struct{}), node: n}
+	p := &fakeProcess{spec: spec, at: time.Since(n.began), stubborn: n.stubborn, done: make(chan struct{}), node: n}
 	n.starts = append(n.starts, p)
 	return p, nil
 }
