@@ -85,8 +85,8 @@ func (s clusterSize) benchmarkCycle(b *testing.B) {
 	b.Run("target-moved", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			c.plugin.view.Load().latencies[0].Store(nil)
-			c.plugin.view.Load().costs[0].Store(nil)
+			clear(c.plugin.view.Load().latencies)
+			clear(c.plugin.view.Load().costs)
 			cycle()
 		}
 	})

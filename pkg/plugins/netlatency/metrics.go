@@ -40,22 +40,29 @@ var (
 		StabilityLevel: metrics.ALPHA,
 	}, []string{"profile", "in"})
 
+	activations = metrics.NewCounterVec(&metrics.CounterOpts{
+		Name:           "netlatency_activations_total",
+		Help:           "Pods that had waited for a node within the limits of their targets and were tried again because one may have come.",
+		StabilityLevel: metrics.ALPHA,
+	}, []string{"profile"})
+
 	states = &stateCollector{plugins: make(map[string]*NetLatency)}
 )
 
 // profileMetrics is the counters of one profile.
 type profileMetrics struct {
-	profile  string
-	scorings [outcomes]metrics.CounterMetric
-	panics   *metrics.CounterVec
+	profile     string
+	scorings    [outcomes]metrics.CounterMetric
+	activations metrics.CounterMetric
+	panics      *metrics.CounterVec
 }
 
 func newProfileMetrics(profile string) *profileMetrics {
 	registering.Do(func() {
-		legacyregistry.MustRegister(scorings, panics)
+		legacyregistry.MustRegister(scorings, activations, panics)
 		legacyregistry.CustomMustRegister(states)
 	})
-	m := &profileMetrics{profile: profile, panics: panics}
+	m := &profileMetrics{profile: profile, activations: activations.WithLabelValues(profile), panics: panics}
 	for i, name := range outcomeNames {
 		m.scorings[i] = scorings.WithLabelValues(profile, name)
 	}
@@ -146,11 +153,14 @@ func (p *NetLatency) collect(ch chan<- metrics.Metric) {
 		send(droppedRows, metrics.CounterValue, float64(count), kind, string(reason))
 	}
 	for i, set := range p.targets.Sets() {
-		replicas := 0
+		if p.targets.Configured(i) == nil {
+			continue // it runs elsewhere for each pod
+		}
+		name, replicas := p.args.Targets[i].Name, 0
 		for _, replica := range set.Replicas {
 			replicas += replica.Count
 		}
-		send(targetReplicas, metrics.GaugeValue, float64(replicas), p.wants[i].Name)
-		send(targetNodes, metrics.GaugeValue, float64(len(set.Replicas)), p.wants[i].Name)
+		send(targetReplicas, metrics.GaugeValue, float64(replicas), name)
+		send(targetNodes, metrics.GaugeValue, float64(len(set.Replicas)), name)
 	}
 }

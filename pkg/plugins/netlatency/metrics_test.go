@@ -83,6 +83,7 @@ func TestMetrics(t *testing.T) {
 	c.score(worker())
 	c.clock.Step(90 * time.Second)
 	want := []string{
+		"netlatency_activations_total 0",
 		"netlatency_matrix_age_seconds 90",
 		"netlatency_matrix_pairs 3",
 		"netlatency_scorings_total outcome=no_data 0",
@@ -108,7 +109,7 @@ func TestMetrics(t *testing.T) {
 
 func TestAnnouncedRemembersTheLastPods(t *testing.T) {
 	var a announced
-	uid := func(i int) types.UID { return types.UID(strconv.Itoa(i)) }
+	uid := func(i int) announcement { return announcement{types.UID(strconv.Itoa(i)), reasonNoData} }
 	for i := range announcedMost + 10 {
 		if !a.first(uid(i)) {
 			t.Fatalf("pod %d is new and was not", i)

@@ -252,7 +252,7 @@ func TestEachKindOfSourceCanBeOpened(t *testing.T) {
 			}
 			c := newCluster(t, setting{args: args})
 			c.plugin.args.Source = args.Source
-			if _, note := c.plugin.note(outcomeNoData, &rule{}, placement.NewCosts(placement.NewNodes(nil), nil)); !strings.Contains(note, "Check that the ") {
+			if _, note := c.plugin.note(outcomeNoData, &demand{}, placement.NewCosts(placement.NewNodes(nil), nil)); !strings.Contains(note, "Check that the ") {
 				t.Errorf("an event that does not say what to check: %s", note)
 			}
 		})
