@@ -3,6 +3,7 @@ package target
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -206,39 +207,35 @@ func (x *Index) Sets() []*Set {
 	return sets
 }
 
+// all is every target that is kept current.
+func (x *Index) all() []*Target {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return slices.Collect(maps.Values(x.targets))
+}
+
 // Nodes is the nodes on which any target runs, those that are followed among
 // them, in no order.
 func (x *Index) Nodes() []string {
-	x.mu.Lock()
-	targets := make([]*Target, 0, len(x.targets))
-	for _, t := range x.targets {
-		targets = append(targets, t)
-	}
-	x.mu.Unlock()
 	unique := make(map[string]bool)
-	for _, t := range targets {
+	for _, t := range x.all() {
 		for _, replica := range t.Set().Replicas {
 			unique[replica.Node] = true
 		}
 	}
-	nodes := make([]string, 0, len(unique))
-	for node := range unique {
-		nodes = append(nodes, node)
-	}
-	return nodes
+	return slices.Collect(maps.Keys(unique))
 }
 
 // Census is the number of targets that are kept current, and of those that run
 // nowhere.
 func (x *Index) Census() (targets, empty int) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	for _, t := range x.targets {
-		if t.filled && len(t.set.Replicas) == 0 {
+	all := x.all()
+	for _, t := range all {
+		if len(t.Set().Replicas) == 0 {
 			empty++
 		}
 	}
-	return len(x.targets), empty
+	return len(all), empty
 }
 
 // Set is where the target runs now. As long as the handlers are behind at the

@@ -223,6 +223,8 @@ func (c *cluster) profile(name string, args runtime.Object, factory frameworkrun
 		}
 		enabled := []schedulerconfig.Plugin{{Name: Name, Weight: 1}}
 		profile.Plugins.PreFilter.Enabled, profile.Plugins.Filter.Enabled = enabled, enabled
+		profile.Plugins.Reserve.Enabled = enabled
+		profile.Plugins.Bind.Enabled = append(enabled, profile.Plugins.Bind.Enabled...)
 		profile.Plugins.PreScore.Enabled, profile.Plugins.Score.Enabled = enabled, enabled
 		profile.PluginConfig = []schedulerconfig.PluginConfig{{Name: Name, Args: args}}
 	}

@@ -17,11 +17,14 @@ type cycle struct {
 	demand *demand
 	view   *view
 	costs  *placement.Costs
+	// feasible is the nodes that PreScore was given; nil without it. PreScore
+	// sets it before anything reads it.
+	feasible []string
 }
 
 const cycleKey = Name
 
-// Clone returns the same: a cycle never changes.
+// Clone returns the same: a cycle is of one pod.
 func (c *cycle) Clone() fwk.StateData { return c }
 
 // prepare begins the cycle of a pod; it returns nil if the pod has no targets.

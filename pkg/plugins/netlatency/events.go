@@ -18,6 +18,7 @@ const (
 	reasonNoData        = "NetLatencyNoData"
 	reasonNoReplicas    = "NetLatencyNoReplicas"
 	reasonBadAnnotation = "NetLatencyBadAnnotation"
+	reasonFar           = "NetLatencyFar"
 )
 
 // announce tells the pod's owner, once for a pod and a reason, what is out of

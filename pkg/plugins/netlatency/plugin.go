@@ -75,6 +75,8 @@ var (
 	_ fwk.ScorePlugin       = &NetLatency{}
 	_ fwk.ScoreExtensions   = &NetLatency{}
 	_ fwk.SignPlugin        = &NetLatency{}
+	_ fwk.ReservePlugin     = &NetLatency{}
+	_ fwk.BindPlugin        = &NetLatency{}
 )
 
 // New returns the factory of the plugin for all profiles of one scheduler.

@@ -35,6 +35,12 @@ func (p *NetLatency) PreScore(ctx context.Context, state fwk.CycleState, pod *co
 		return fwk.NewStatus(fwk.Skip)
 	}
 	p.metrics.scorings[outcomeScored].Inc()
+	if p.args.AnnotatePlacement {
+		c.feasible = make([]string, len(nodes))
+		for i, node := range nodes {
+			c.feasible[i] = node.Node().Name
+		}
+	}
 	return nil
 }
 

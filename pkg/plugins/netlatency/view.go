@@ -107,6 +107,24 @@ func (v *view) latenciesTo(w *want) *targetLatencies {
 	return now
 }
 
+// coverage is the newest latencies to the targets of rules, by name.
+func (v *view) coverage(rules []rule) map[string]*placement.Latencies {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	coverage := make(map[string]*placement.Latencies)
+	for _, r := range rules {
+		if r.same == nil {
+			continue
+		}
+		for _, w := range r.same.wants {
+			if known := v.latencies[w]; known != nil {
+				coverage[w.Name] = known.Latencies
+			}
+		}
+	}
+	return coverage
+}
+
 // estimatesBy is the estimates in terms of a statistic. There are four at
 // most: that of the profile, and one for each quantile.
 func (v *view) estimatesBy(s latency.Statistic) *latency.Estimator {
