@@ -1,6 +1,8 @@
 package netlatency
 
 import (
+	"os"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -108,6 +110,22 @@ func TestAMistakeInAnAnnotationIsNamed(t *testing.T) {
 		_, err := parseNear(text, []config.Target{qdrantTarget(), gpuTarget()})
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: error is %v, want one with %q", text, err, want)
+		}
+	}
+}
+
+func TestTheDocumentedAnnotationIsUnderstood(t *testing.T) {
+	text, err := os.ReadFile("../../../docs/configuration.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	examples := regexp.MustCompile("(?m)^    "+nearAnnotation+": (.*)$").FindAllSubmatch(text, -1)
+	if len(examples) == 0 {
+		t.Fatal("the documentation has no example of an annotation")
+	}
+	for _, example := range examples {
+		if _, err := parseNear(string(example[1]), []config.Target{qdrantTarget()}); err != nil {
+			t.Errorf("%s: %v", example[1], err)
 		}
 	}
 }
