@@ -22,6 +22,7 @@ type want struct {
 	placement.Target // without its replicas, which come and go
 	statistic        latency.Statistic
 	runs             *target.Target
+	ofRule           bool // lasts as long as the plugin
 	// What Filter says of a node that is beyond the limit, or from which the
 	// latency is unknown. Reasons hold no measured value: the scheduler counts
 	// nodes by reason, and each of 5000 would be one of its own.
@@ -60,6 +61,7 @@ func profileStatistic(args *config.NetLatencyArgs) latency.Statistic {
 type demand struct {
 	wants     []*want
 	limited   bool
+	ofRule    bool // of every pod of a rule; lasts as long as the plugin
 	signature []fwk.SignFragment
 }
 

@@ -228,6 +228,23 @@ func TestDemandsAreBounded(t *testing.T) {
 	}
 }
 
+func TestWhatAViewKeepsIsBounded(t *testing.T) {
+	c := newCluster(t, setting{args: newArgs(qdrantTarget()), objects: []runtime.Object{node("a"), qdrant("q-0", "a")}})
+	pod := worker()
+	c.score(pod)
+	for i := range 2*maxKept + 10 {
+		pod.Annotations = map[string]string{nearAnnotation: "qdrant; pods(app=redis) namespace=team-" + strconv.Itoa(i)}
+		c.score(pod)
+	}
+	view := c.plugin.view.Load()
+	if got := len(view.costs); got > maxKept+1 {
+		t.Errorf("costs of %d demands are kept, want at most %d besides that of the rule", got, maxKept)
+	}
+	if view.costs[c.plugin.rules[0].same] == nil || len(view.coverage(c.plugin.rules)) != 1 {
+		t.Error("what is kept for the rule was dropped with the rest")
+	}
+}
+
 // FuzzNear looks for annotations that break the parser, and for ones that it
 // takes although no target can be made of them.
 func FuzzNear(f *testing.F) {

@@ -57,6 +57,7 @@ func newRules(args *config.NetLatencyArgs, index *target.Index) ([]rule, error) 
 			compiled.targets = append(compiled.targets, args.Targets[at])
 			if wants[at] == nil {
 				wants[at] = newWant(args, args.Targets[at], index.Configured(at))
+				wants[at].ofRule = true
 			}
 			same = append(same, wants[at])
 		}
@@ -65,6 +66,7 @@ func newRules(args *config.NetLatencyArgs, index *target.Index) ([]rule, error) 
 			if compiled.same, err = newDemand(same, compiled.targets); err != nil {
 				return nil, fmt.Errorf("rules[%d]: %w", i, err)
 			}
+			compiled.same.ofRule = true
 		}
 		rules = append(rules, compiled)
 	}

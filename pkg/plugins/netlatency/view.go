@@ -34,6 +34,7 @@ type view struct {
 	estimates map[latency.Statistic]*latency.Estimator
 	latencies map[*want]*targetLatencies
 	costs     map[*demand]*demandCosts
+	others    int // costs that were noted of demands beyond those of rules
 }
 
 // maxKept bounds what a view keeps of demands beyond those of rules: each takes
@@ -72,9 +73,12 @@ func (v *view) costsOf(d *demand) *placement.Costs {
 	now.Costs = placement.NewCosts(v.nodes, columns)
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if len(v.costs) >= maxKept {
-		clear(v.costs)
-		clear(v.latencies)
+	if !d.ofRule {
+		if v.others++; v.others > maxKept {
+			maps.DeleteFunc(v.costs, func(d *demand, _ *demandCosts) bool { return !d.ofRule })
+			maps.DeleteFunc(v.latencies, func(w *want, _ *targetLatencies) bool { return !w.ofRule })
+			v.others = 1
+		}
 	}
 	v.costs[d] = now
 	return now.Costs
