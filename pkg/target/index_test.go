@@ -322,10 +322,10 @@ func TestGrace(t *testing.T) {
 // with sets that are made afresh from what is there.
 func TestChangesAddUp(t *testing.T) {
 	// No label is common to what the last chooses.
-	any := config.Target{Name: "any", Pods: &config.PodsTarget{LabelSelector: &metav1.LabelSelector{
+	either := config.Target{Name: "either", Pods: &config.PodsTarget{LabelSelector: &metav1.LabelSelector{
 		MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "app", Operator: metav1.LabelSelectorOpIn, Values: []string{"green", "qdrant"}}},
 	}}}
-	targets := []config.Target{qdrantPods(), qdrantPods("search"), qdrantService(), gpuNodes(), inTeams(), any}
+	targets := []config.Target{qdrantPods(), qdrantPods("search"), qdrantService(), gpuNodes(), inTeams(), either}
 	for seed := range uint64(20) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		s := newStill(t, targets...)
