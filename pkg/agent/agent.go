@@ -309,7 +309,7 @@ func (a *Agent) send(ctx context.Context, packets []packet) {
 		})
 		for j, pair := range w.pairs {
 			if pair != nil {
-				pair.sent(w.rungs[j], w.probes[j].Size > probe.MinSize)
+				pair.sent(w.rungs[j], fullSize(w.probes[j]))
 			}
 		}
 		clear(w.pairs)
@@ -323,7 +323,10 @@ func (a *Agent) queue(to *pair, p packet) {
 	for i := range a.ways {
 		if w := &a.ways[i]; w.method == method {
 			size := probe.MinSize
-			if p.full && a.options.FullSize > size && method != probe.MethodTCP { // SYNs have one size
+			if p.full {
+				if method == probe.MethodTCP {
+					return // SYNs have one size
+				}
 				size = a.options.FullSize
 			}
 			w.probes = append(w.probes, probe.Probe{Peer: to.peer.address(method), Size: size, Tag: p.burst})

@@ -511,14 +511,42 @@ func TestLargePacketsThatDoNotPassAreCountedAndMoveNothing(t *testing.T) {
 		}
 		f.engine.sent = nil
 	}
-	if large != 12 {
-		t.Errorf("%v of %v probes were of full size: want the 12 of three bursts", large, large+small)
+	if large != 3 || small != 12*fullSizeRounds {
+		t.Errorf("%v probes were of full size and %v small: want one after each fourth burst, and bursts as they are", large, small)
 	}
 	f.wantSeries(exposition.FullSizeProbesLostTotal, map[string]float64{"node-2": large})
 	f.wantSeries(exposition.AgentFullSizeProbesSentTotal, map[string]float64{"": large})
+	f.wantSeries(exposition.ProbesSentTotal, map[string]float64{"node-2": small})
+	f.wantSeries(exposition.ProbesLostTotal, map[string]float64{})
 	f.wantSeries(exposition.AgentPairs, map[string]float64{"udp": 1, "icmp": 0})
+	if d := f.Window(0).Rows[0].Distribution; d.Lost != 0 || d.Samples != int(small) {
+		t.Errorf("%d probes count as lost, %d as samples: want none and the %v small ones", d.Lost, d.Samples, small)
+	}
+}
+
+// A burst whose small probes are all lost is lost, whatever came of the one of
+// full size.
+func TestAPacketOfFullSizeDoesNotHideALostBurst(t *testing.T) {
+	o := testOptions()
+	o.Methods = []string{"udp", "icmp"}
+	f := newFixture(t, o, slice("a").ready("node-2", "10.0.0.2"))
+	round := func(lost bool) {
+		f.probes(o.Interval)
+		for _, p := range f.engine.all() {
+			f.outcome(f.logger, probe.MethodUDP, probe.Outcome{Probe: p, Sent: f.clock.Now(), RTT: ms, Lost: lost && p.Size == probe.MinSize})
+		}
+		f.engine.sent = nil
+	}
+	for range fullSizeRounds - 1 {
+		round(false)
+	}
+	round(true)
+	f.probes(o.Interval)
+	if n := len(f.engines[probe.MethodICMP].all()); n != o.Burst {
+		t.Errorf("%d probes are by the next method after a lost burst: want %d", n, o.Burst)
+	}
 	if d := f.Window(0).Rows[0].Distribution; d.Lost != 0 {
-		t.Errorf("%d probes count as lost: want none, for small packets pass", d.Lost)
+		t.Errorf("%d probes count as lost: want none, the burst was lost whole", d.Lost)
 	}
 }
 

@@ -39,8 +39,8 @@ type Options struct {
 	// Methods are the ways to probe a peer, in the order in which they are
 	// tried; each is a probe.Method.
 	Methods []string
-	// FullSize is the size in octets of the probes of every eighth burst, 0
-	// when all are small.
+	// FullSize is the size in octets of the probe that follows every fourth
+	// burst, 0 for none.
 	FullSize int
 	// MaxPeers and PacketsPerSecond are hard limits of what is probed.
 	MaxPeers, PacketsPerSecond int
@@ -95,7 +95,7 @@ func (o *Options) AddFlags(sets *cliflag.NamedFlagSets) {
 	fs.DurationVar(&o.Spacing, "spacing", o.Spacing, "Time between the probes of a burst.")
 	fs.DurationVar(&o.Timeout, "timeout", o.Timeout, "Time after which a probe without an answer is lost.")
 	fs.StringSliceVar(&o.Methods, "methods", o.Methods, "Methods of probing, in the order in which they are tried for a peer: udp (the peer's agent), icmp (its kernel), tcp (its agent's HTTP port), portable (ICMP timed by this process, where the kernel does not stamp packets).")
-	fs.IntVar(&o.FullSize, "full-size", o.FullSize, "Size in octets of the probes of every eighth burst, by which a path that loses large packets is found. 0 sends small ones only.")
+	fs.IntVar(&o.FullSize, "full-size", o.FullSize, "Size in octets of a probe that follows every fourth burst, by which a path that loses large packets is found. 0 sends none.")
 	fs.IntVar(&o.MaxPeers, "max-peers", o.MaxPeers, "Most peers that are probed. Of more, a fixed sample by node name is, half of it in the node's own zone.")
 	fs.IntVar(&o.PacketsPerSecond, "packets-per-second", o.PacketsPerSecond, "Most probes sent a second, over all peers. More are delayed.")
 
