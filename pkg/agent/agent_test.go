@@ -116,10 +116,16 @@ func slicesOf(client *fake.Clientset) cache.ListerWatcher {
 
 func newFixture(t *testing.T, options Options, slices ...sliceBuilder) *fixture {
 	t.Helper()
+	return newFixtureAt(t, start, options, slices...)
+}
+
+// newFixtureAt is a fixture whose clock begins at now.
+func newFixtureAt(t *testing.T, now time.Time, options Options, slices ...sliceBuilder) *fixture {
+	t.Helper()
 	logger, ctx := ktesting.NewTestContext(t)
 	f := &fixture{
 		t: t, client: fake.NewClientset(), engines: make(map[probe.Method]*fakeEngine),
-		clock: clocktesting.NewFakeClock(start), logger: logger, ctx: ctx,
+		clock: clocktesting.NewFakeClock(now), logger: logger, ctx: ctx,
 	}
 	a, err := newAgent(options, "v1.2.3", slicesOf(f.client), f.clock)
 	if err != nil {

@@ -22,7 +22,8 @@ type firewalled struct {
 	// one was answered.
 	burst           uint64
 	began, answered int
-	packets         int // of the newest burst
+	packets         int           // of the newest burst
+	oldest          time.Duration // that a reader of the matrix has seen
 }
 
 // outcomeAt is an outcome that is still to come.
@@ -73,8 +74,11 @@ func (f *firewalled) depart(p packet) {
 		f.began++
 	}
 	f.packets++
-	f.send(f.ctx, []packet{p})
 	now := f.clock.Now()
+	for _, row := range f.Window(0).Rows {
+		f.oldest = max(f.oldest, now.Sub(row.Newest))
+	}
+	f.send(f.ctx, []packet{p})
 	for method, e := range f.engines {
 		for _, sent := range e.sent {
 			o := outcomeAt{probe.Outcome{Probe: sent, Sent: now, RTT: ms}, method, now}
@@ -192,7 +196,10 @@ func TestABlockedMethodCostsAtMostTwoBursts(t *testing.T) {
 			if len(phases) != fullSizeRounds {
 				t.Errorf("methods were blocked in the phases %v of packets of full size: want all", phases)
 			}
-			t.Logf("UDP blocked %d times: burst %d answered at the latest; ICMP too %d times: burst %d", udp.n, udp.most, icmp.n, icmp.most)
+			if limit := time.Duration(test.icmp) * 11 * f.options.Interval / 10; f.oldest > limit {
+				t.Errorf("the newest sample was %v old at times: want at most %d rounds with their jitter, %v", f.oldest, test.icmp, limit)
+			}
+			t.Logf("the newest sample was %v old at most; UDP blocked %d times: burst %d answered at the latest; ICMP too %d times: burst %d", f.oldest, udp.n, udp.most, icmp.n, icmp.most)
 		})
 	}
 }
