@@ -54,7 +54,7 @@ func (e *fakeEngine) Forget(peer netip.AddrPort) {
 }
 
 func (e *fakeEngine) Counters() probe.Counters {
-	return probe.Counters{KernelSamples: 7, UserSamples: 2, OutOfBracket: 1, SendFailed: 3, Ignored: map[probe.Reason]uint64{probe.Late: 4}}
+	return probe.Counters{KernelSamples: 7, UserSamples: 2, Reordered: 5, OutOfBracket: 1, SendFailed: 3, Ignored: map[probe.Reason]uint64{probe.Late: 4}}
 }
 
 func (e *fakeEngine) all() []probe.Probe {
@@ -623,6 +623,7 @@ func TestMorePeersThanAreProbed(t *testing.T) {
 func TestTheAgentSaysHowItIs(t *testing.T) {
 	f := newFixture(t, testOptions(), slice("a").ready("node-2", "10.0.0.2"))
 	f.wantSeries(exposition.AgentSamplesTotal, map[string]float64{"kernel": 7, "user": 2})
+	f.wantSeries(exposition.AgentReorderedSamplesTotal, map[string]float64{"": 5})
 	f.wantSeries(exposition.AgentInvalidPacketsTotal, map[string]float64{"late": 4, "out_of_bracket": 1})
 	f.wantSeries(exposition.AgentSendErrorsTotal, map[string]float64{"": 3})
 	f.wantSeries(exposition.AgentReflectorRepliesTotal, map[string]float64{"": 0})

@@ -201,6 +201,7 @@ var (
 	pairsDesc    = prometheus.NewDesc(exposition.AgentPairs, "Peers that have answered, by the method of their newest answer.", []string{exposition.LabelMethod}, nil)
 	probedByDesc = prometheus.NewDesc(exposition.AgentProbedBy, "Addresses whose probes came here in the last three intervals. Far fewer than others have peers: this node is hardly measured.", nil, nil)
 	samplesDesc  = prometheus.NewDesc(exposition.AgentSamplesTotal, "Valid samples by whose time stamps they rest on.", []string{exposition.LabelStamps}, nil)
+	reorderDesc  = prometheus.NewDesc(exposition.AgentReorderedSamplesTotal, "Samples whose answer came after that to a later probe of the same peer.", nil, nil)
 	invalidDesc  = prometheus.NewDesc(exposition.AgentInvalidPacketsTotal, "Packets that were received and did not become a sample.", []string{exposition.LabelReason}, nil)
 	repliesDesc  = prometheus.NewDesc(exposition.AgentReflectorRepliesTotal, "Probes of others that were answered.", nil, nil)
 	refusalDesc  = prometheus.NewDesc(exposition.AgentReflectorRefusalsTotal, "Probes of others that the reflector did not answer.", []string{exposition.LabelReason}, nil)
@@ -211,7 +212,7 @@ var (
 
 // Describe implements prometheus.Collector.
 func (c engineCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, desc := range []*prometheus.Desc{pairsDesc, probedByDesc, samplesDesc, invalidDesc, repliesDesc, refusalDesc, sendErrDesc, cappedDesc, droppedDesc} {
+	for _, desc := range []*prometheus.Desc{pairsDesc, probedByDesc, samplesDesc, reorderDesc, invalidDesc, repliesDesc, refusalDesc, sendErrDesc, cappedDesc, droppedDesc} {
 		ch <- desc
 	}
 }
@@ -226,11 +227,12 @@ func (c engineCollector) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(pairsDesc, prometheus.GaugeValue, float64(pairs[method]), string(method))
 	}
 	ch <- prometheus.MustNewConstMetric(probedByDesc, prometheus.GaugeValue, float64(c.probedBy()))
-	var kernel, user, bracket, failed uint64
+	var kernel, user, reordered, bracket, failed uint64
 	ignored := make(map[probe.Reason]uint64)
 	for _, engine := range c.engines() {
 		kernel += engine.KernelSamples
 		user += engine.UserSamples
+		reordered += engine.Reordered
 		bracket += engine.OutOfBracket
 		failed += engine.SendFailed
 		for reason, n := range engine.Ignored {
@@ -240,6 +242,7 @@ func (c engineCollector) Collect(ch chan<- prometheus.Metric) {
 	reflector := c.reflector()
 	counter(samplesDesc, kernel, string(probe.Kernel))
 	counter(samplesDesc, user, string(probe.User))
+	counter(reorderDesc, reordered)
 	for reason, n := range ignored {
 		counter(invalidDesc, n, string(reason))
 	}

@@ -67,6 +67,9 @@ const (
 	AgentPairs = "netlatency_agent_pairs"
 	// AgentSamplesTotal counts valid samples, label stamps.
 	AgentSamplesTotal = "netlatency_agent_samples_total"
+	// AgentReorderedSamplesTotal counts samples whose answer was overtaken by
+	// that to a later probe of the same peer.
+	AgentReorderedSamplesTotal = "netlatency_agent_reordered_samples_total"
 	// AgentInvalidPacketsTotal counts received packets that did not become a
 	// sample, label reason.
 	AgentInvalidPacketsTotal = "netlatency_agent_invalid_packets_total"
