@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -337,8 +338,9 @@ func (a *Agent) follow(logger klog.Logger, now time.Time) {
 	if !a.discovery.Synced() {
 		return // half a list would look like peers that have gone
 	}
-	found, zone := peersIn(a.discovery.Slices(), a.options.NodeName, a.own, logger)
-	peers, leftOut := choose(found, a.options.NodeName, zone, a.options.MaxPeers)
+	found, zone := peersIn(a.discovery.Slices(a.options.Service), a.options.NodeName, a.own, logger)
+	found, targets := withTargets(found, a.discovery.Slices(a.options.TargetsService), a.options.NodeName, a.own, slices.Contains(a.methods(), probe.MethodTCP), logger)
+	peers, leftOut := choose(found, targets, a.options.NodeName, zone, a.options.MaxPeers)
 	if (leftOut > 0) != (a.leftOut > 0) {
 		logger.Info("The number of peers has crossed --max-peers", "maxPeers", a.options.MaxPeers, "leftOut", leftOut)
 	}

@@ -22,6 +22,9 @@ type Options struct {
 	NodeName string
 	// Namespace and Service name the agents' headless Service.
 	Namespace, Service string
+	// TargetsService is the name of the Service that EndpointSlices give which
+	// tell on which nodes targets run; empty when nobody does.
+	TargetsService string
 	// BindAddress is the agent's own address, an IP: peers probe it, and its
 	// family is the one in which peers are probed.
 	BindAddress string
@@ -59,6 +62,7 @@ func DefaultOptions() Options {
 		NodeName:         os.Getenv("NODE_NAME"),
 		Namespace:        os.Getenv("POD_NAMESPACE"),
 		Service:          "netlatency-agent",
+		TargetsService:   "netlatency-targets",
 		BindAddress:      os.Getenv("POD_IP"),
 		HTTPPort:         9465,
 		ProbePort:        9465,
@@ -82,6 +86,7 @@ func (o *Options) AddFlags(sets *cliflag.NamedFlagSets) {
 	fs.StringVar(&o.NodeName, "node-name", o.NodeName, "Name of the node that this agent speaks for. Default: the environment variable NODE_NAME.")
 	fs.StringVar(&o.Namespace, "namespace", o.Namespace, "Namespace of the agents. Default: the environment variable POD_NAMESPACE.")
 	fs.StringVar(&o.Service, "service", o.Service, "Name of the agents' headless Service, whose EndpointSlices list the peers.")
+	fs.StringVar(&o.TargetsService, "targets-service", o.TargetsService, "Service name of the EndpointSlices in which the scheduler tells on which nodes targets run: these are probed whatever --max-peers leaves out, and at the target itself where no agent is. Empty: the agent does not ask.")
 
 	fs = sets.FlagSet("serving")
 	fs.StringVar(&o.BindAddress, "bind-address", o.BindAddress, "IP address that peers and readers reach this agent at. Peers are probed in its address family. Default: the environment variable POD_IP.")
@@ -96,7 +101,7 @@ func (o *Options) AddFlags(sets *cliflag.NamedFlagSets) {
 	fs.DurationVar(&o.Timeout, "timeout", o.Timeout, "Time after which a probe without an answer is lost.")
 	fs.StringSliceVar(&o.Methods, "methods", o.Methods, "Methods of probing, in the order in which they are tried for a peer: udp (the peer's agent), icmp (its kernel), tcp (its agent's HTTP port), portable (ICMP timed by this process, where the kernel does not stamp packets).")
 	fs.IntVar(&o.FullSize, "full-size", o.FullSize, "Size in octets of the probes of every eighth burst, by which a path that loses large packets is found. 0 sends small ones only.")
-	fs.IntVar(&o.MaxPeers, "max-peers", o.MaxPeers, "Most peers that are probed. Of more, a fixed sample by node name is, half of it in the node's own zone.")
+	fs.IntVar(&o.MaxPeers, "max-peers", o.MaxPeers, "Most peers that are probed. Of more, the nodes of targets are and a fixed sample by node name, half of it in the node's own zone.")
 	fs.IntVar(&o.PacketsPerSecond, "packets-per-second", o.PacketsPerSecond, "Most probes sent a second, over all peers. More are delayed.")
 
 	fs = sets.FlagSet("metrics")
@@ -158,6 +163,10 @@ func (o Options) Validate() error {
 	name("node-name", o.NodeName, " or set NODE_NAME to the pod's spec.nodeName", validation.IsDNS1123Subdomain)
 	name("namespace", o.Namespace, " or set POD_NAMESPACE to the pod's metadata.namespace", validation.IsDNS1123Label)
 	name("service", o.Service, "", validation.IsDNS1123Label)
+	if o.TargetsService != "" {
+		name("targets-service", o.TargetsService, "", validation.IsDNS1123Label)
+		want(o.TargetsService != o.Service, "targets-service", fmt.Sprintf("%q", o.TargetsService), "another name than --service, or targets would be taken for agents")
+	}
 	if _, err := netip.ParseAddr(o.BindAddress); o.BindAddress == "" {
 		faults = append(faults, errors.New("--bind-address is empty: give it or set POD_IP to the pod's status.podIP"))
 	} else {
