@@ -55,6 +55,7 @@ func TestValuesReachTheAgent(t *testing.T) {
 		NodeName:         "near-1",
 		Namespace:        "netlatency",
 		Service:          "netlatency-agent",
+		TargetsService:   "near-targets",
 		BindAddress:      "10.244.0.7",
 		HTTPPort:         9465,
 		ProbePort:        9465,
