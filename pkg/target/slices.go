@@ -22,7 +22,7 @@ const (
 	// them alone.
 	ManagedBy = "netlatency-scheduler"
 	// MaxNodes is the number of nodes that agents are told of, over all
-	// targets. Each change is sent to every agent, some 50 kB of 500 nodes, and
+	// targets. Each change is sent to every agent, some 30 kB of 500 nodes, and
 	// an agent takes no more than its --max-peers.
 	MaxNodes = 500
 )
