@@ -152,7 +152,9 @@ func TestPluginArguments(t *testing.T) {
 			args.Source = config.Source{File: &config.FileSource{Path: "/matrix.jsonl", Interval: duration(10 * time.Second)}}
 		}},
 		{"no targets", "targets: []", func(args *config.NetLatencyArgs) { args.Targets = []config.Target{} }},
-		{"agents of another name", "fullnameOverride: nearby", func(args *config.NetLatencyArgs) { args.Source.Agents.Service, args.TargetSlices.Service = "nearby-agent", "nearby-targets" }},
+		{"agents of another name", "fullnameOverride: nearby", func(args *config.NetLatencyArgs) {
+			args.Source.Agents.Service, args.TargetSlices.Service = "nearby-agent", "nearby-targets"
+		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			want := plain()

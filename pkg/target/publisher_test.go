@@ -105,14 +105,14 @@ func written(t *testing.T, client *fake.Clientset) []string {
 	var lines []string
 	for _, s := range list.Items {
 		parts := strings.Split(strings.TrimPrefix(s.Name, "netlatency-targets-"), "-")
-		line := parts[0] + " " + parts[len(parts)-1]
+		line := []string{parts[0], parts[len(parts)-1]}
 		for _, port := range s.Ports {
-			line += fmt.Sprintf(" :%d", *port.Port)
+			line = append(line, fmt.Sprintf(":%d", *port.Port))
 		}
 		for _, e := range s.Endpoints {
-			line += fmt.Sprintf(" %s=%s@%s", *e.NodeName, e.Addresses[0], ptr.Deref(e.Zone, ""))
+			line = append(line, fmt.Sprintf("%s=%s@%s", *e.NodeName, e.Addresses[0], ptr.Deref(e.Zone, "")))
 		}
-		lines = append(lines, line)
+		lines = append(lines, strings.Join(line, " "))
 	}
 	slices.Sort(lines)
 	return lines
