@@ -57,6 +57,7 @@ func TestValuesReachTheAgent(t *testing.T) {
 		Namespace:        "netlatency",
 		Service:          "netlatency-agent",
 		BindAddresses:    []string{"10.244.0.7", "fd00::7"},
+		TargetsService:   "near-targets",
 		HTTPPort:         9465,
 		ProbePort:        9465,
 		Interval:         5 * time.Second,

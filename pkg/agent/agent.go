@@ -51,7 +51,7 @@ func (w *way) address(p peer) netip.AddrPort {
 type Agent struct {
 	options   Options
 	version   string
-	own       []netip.Addr // one of each family; peers are probed in the first that they have
+	own       addresses // one of each family; peers are probed in the first that they have
 	clock     clock.Clock
 	discovery *discovery
 	metrics   *metrics
@@ -352,8 +352,9 @@ func (a *Agent) follow(logger klog.Logger, now time.Time) {
 	if !a.discovery.Synced() {
 		return // half a list would look like peers that have gone
 	}
-	found, zone := peersIn(a.discovery.Slices(), a.options.NodeName, a.own, logger)
-	peers, leftOut := choose(found, a.options.NodeName, zone, a.options.MaxPeers)
+	found, zone := peersIn(a.discovery.Slices(a.options.Service), a.options.NodeName, a.own, logger)
+	found, targets := withTargets(found, a.discovery.Slices(a.options.TargetsService), a.options.NodeName, a.own, slices.Contains(a.methods(), probe.MethodTCP), logger)
+	peers, leftOut := choose(found, targets, a.options.NodeName, zone, a.options.MaxPeers)
 	if (leftOut > 0) != (a.leftOut > 0) {
 		logger.Info("The number of peers has crossed --max-peers", "maxPeers", a.options.MaxPeers, "leftOut", leftOut)
 	}

@@ -102,7 +102,7 @@ func testOptions() Options {
 // slicesOf lists and watches the agents' EndpointSlices in a fake cluster.
 func slicesOf(client *fake.Clientset) cache.ListerWatcher {
 	api := client.DiscoveryV1().EndpointSlices("netlatency")
-	only := ofService("netlatency-agent")
+	only := ofServices("netlatency-agent", "netlatency-targets")
 	return cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 			only(&o)
@@ -163,7 +163,7 @@ func (f *fixture) peersAre(builders ...sliceBuilder) {
 	for _, b := range builders {
 		want[b.Name] = b.EndpointSlice
 	}
-	for _, old := range f.discovery.Slices() {
+	for _, old := range f.known() {
 		if want[old.Name] == nil {
 			if err := api.Delete(f.ctx, old.Name, metav1.DeleteOptions{}); err != nil {
 				f.t.Fatal(err)
@@ -183,12 +183,17 @@ func (f *fixture) peersAre(builders ...sliceBuilder) {
 	}
 	eventually(f.t, "the informer has seen the slices", func() bool {
 		have := make(map[string]*discoveryv1.EndpointSlice)
-		for _, s := range f.discovery.Slices() {
+		for _, s := range f.known() {
 			have[s.Name] = s
 		}
 		return cmp.Equal(want, have, cmpopts.IgnoreTypes(metav1.TypeMeta{}, metav1.ObjectMeta{}), cmpopts.EquateEmpty())
 	})
 	f.follow(f.logger, f.clock.Now())
+}
+
+// known is the slices that the agent sees.
+func (f *fixture) known() []*discoveryv1.EndpointSlice {
+	return append(f.discovery.Slices(f.options.Service), f.discovery.Slices("netlatency-targets")...)
 }
 
 // probes has all that the plan wants in the next span sent.

@@ -23,6 +23,9 @@ type Options struct {
 	NodeName string
 	// Namespace and Service name the agents' headless Service.
 	Namespace, Service string
+	// TargetsService is the name of the Service that EndpointSlices give which
+	// tell on which nodes targets run; empty when nobody does.
+	TargetsService string
 	// BindAddresses are the agent's own, one or two IP addresses of different
 	// families, at which peers and readers reach it. A peer is probed in the
 	// first of their families in which it has an address.
@@ -65,6 +68,7 @@ func DefaultOptions() Options {
 		NodeName:         os.Getenv("NODE_NAME"),
 		Namespace:        os.Getenv("POD_NAMESPACE"),
 		Service:          "netlatency-agent",
+		TargetsService:   "netlatency-targets",
 		BindAddresses:    addresses,
 		HTTPPort:         9465,
 		ProbePort:        9465,
@@ -88,6 +92,7 @@ func (o *Options) AddFlags(sets *cliflag.NamedFlagSets) {
 	fs.StringVar(&o.NodeName, "node-name", o.NodeName, "Name of the node that this agent speaks for. Default: the environment variable NODE_NAME.")
 	fs.StringVar(&o.Namespace, "namespace", o.Namespace, "Namespace of the agents. Default: the environment variable POD_NAMESPACE.")
 	fs.StringVar(&o.Service, "service", o.Service, "Name of the agents' headless Service, whose EndpointSlices list the peers.")
+	fs.StringVar(&o.TargetsService, "targets-service", o.TargetsService, "Service name of the EndpointSlices in which the scheduler tells on which nodes targets run: these are probed whatever --max-peers leaves out, and at the target itself where no agent is. Empty: the agent does not ask.")
 
 	fs = sets.FlagSet("serving")
 	fs.StringSliceVar(&o.BindAddresses, "bind-address", o.BindAddresses, "IP addresses that peers and readers reach this agent at: one, or one of each family, by commas. A peer is probed in the first of their families in which it has an address. Default: the environment variable POD_IPS, or POD_IP.")
@@ -102,7 +107,7 @@ func (o *Options) AddFlags(sets *cliflag.NamedFlagSets) {
 	fs.DurationVar(&o.Timeout, "timeout", o.Timeout, "Time after which a probe without an answer is lost.")
 	fs.StringSliceVar(&o.Methods, "methods", o.Methods, "Methods of probing, in the order in which they are tried for a peer: udp (the peer's agent), icmp (its kernel), tcp (its agent's HTTP port), portable (ICMP timed by this process, where the kernel does not stamp packets).")
 	fs.IntVar(&o.FullSize, "full-size", o.FullSize, "Size in octets of a probe that follows every fourth burst, by which a path that loses large packets is found. 0 sends none.")
-	fs.IntVar(&o.MaxPeers, "max-peers", o.MaxPeers, "Most peers that are probed. Of more, a fixed sample by node name is, half of it in the node's own zone.")
+	fs.IntVar(&o.MaxPeers, "max-peers", o.MaxPeers, "Most peers that are probed. Of more, the nodes of targets are and a fixed sample by node name, half of it in the node's own zone.")
 	fs.IntVar(&o.PacketsPerSecond, "packets-per-second", o.PacketsPerSecond, "Most probes sent a second, over all peers. More are delayed.")
 
 	fs = sets.FlagSet("metrics")
@@ -164,6 +169,10 @@ func (o Options) Validate() error {
 	name("node-name", o.NodeName, " or set NODE_NAME to the pod's spec.nodeName", validation.IsDNS1123Subdomain)
 	name("namespace", o.Namespace, " or set POD_NAMESPACE to the pod's metadata.namespace", validation.IsDNS1123Label)
 	name("service", o.Service, "", validation.IsDNS1123Label)
+	if o.TargetsService != "" {
+		name("targets-service", o.TargetsService, "", validation.IsDNS1123Label)
+		want(o.TargetsService != o.Service, "targets-service", fmt.Sprintf("%q", o.TargetsService), "another name than --service, or targets would be taken for agents")
+	}
 	if len(o.BindAddresses) == 0 {
 		faults = append(faults, errors.New("--bind-address is empty: give it or set POD_IPS to the pod's status.podIPs"))
 	} else if _, err := o.addresses(); err != nil {
@@ -206,15 +215,15 @@ func (o Options) Validate() error {
 }
 
 // addresses are the BindAddresses, in their order.
-func (o Options) addresses() ([]netip.Addr, error) {
-	var addresses []netip.Addr
+func (o Options) addresses() (addresses, error) {
+	var own addresses
 	for _, text := range o.BindAddresses {
 		address, err := netip.ParseAddr(text)
 		address = address.Unmap()
-		if err != nil || slices.ContainsFunc(addresses, func(a netip.Addr) bool { return a.Is4() == address.Is4() }) {
+		if err != nil || slices.ContainsFunc(own, func(a netip.Addr) bool { return a.Is4() == address.Is4() }) {
 			return nil, fmt.Errorf("--bind-address is %q: want an IP address, or one of each family, for instance 10.0.0.7,fd00::7", strings.Join(o.BindAddresses, ","))
 		}
-		addresses = append(addresses, address)
+		own = append(own, address)
 	}
-	return addresses, nil
+	return own, nil
 }

@@ -49,13 +49,13 @@ func TestFlagsSetOptions(t *testing.T) {
 	for _, name := range sets.Order {
 		all.AddFlagSet(sets.FlagSets[name])
 	}
-	err := all.Parse(strings.Fields(`--node-name n --namespace ns --service s --bind-address fd00::1,10.0.0.1 --http-port 1 --probe-port 2
+	err := all.Parse(strings.Fields(`--node-name n --namespace ns --service s --targets-service t --bind-address fd00::1,10.0.0.1 --http-port 1 --probe-port 2
 		--interval 3s --burst 4 --spacing 5ms --timeout 6s --window 7m --loss-window 8m --max-peers 9 --packets-per-second 10 --methods tcp,udp --full-size 1300 --max-series 8 --sample-stream`))
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := Options{
-		NodeName: "n", Namespace: "ns", Service: "s", BindAddresses: []string{"fd00::1", "10.0.0.1"}, HTTPPort: 1, ProbePort: 2,
+		NodeName: "n", Namespace: "ns", Service: "s", TargetsService: "t", BindAddresses: []string{"fd00::1", "10.0.0.1"}, HTTPPort: 1, ProbePort: 2,
 		Interval: 3 * time.Second, Burst: 4, Spacing: 5 * ms, Timeout: 6 * time.Second,
 		Window: 7 * time.Minute, LossWindow: 8 * time.Minute, MaxPeers: 9, PacketsPerSecond: 10, SampleStream: true,
 		Methods: []string{"tcp", "udp"}, FullSize: 1300, MaxSeries: 8,
@@ -88,6 +88,10 @@ func TestFaultsInOptionsAreAllSaidAtOnce(t *testing.T) {
 				`--namespace is "a.b": want a Kubernetes name: `,
 				"--service is empty: give it",
 			},
+		},
+		"targets that would be taken for agents": {
+			change: func(o *Options) { o.TargetsService = o.Service },
+			want:   []string{`--targets-service is "netlatency-agent": want another name than --service, or targets would be taken for agents`},
 		},
 		"numbers out of range": {
 			change: func(o *Options) {

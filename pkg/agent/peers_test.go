@@ -54,7 +54,7 @@ func (b sliceBuilder) ready(node, address string) sliceBuilder {
 
 // agentOn is the peer whose agent has the ports of slice.
 func agentOn(node, address string) peer {
-	return peer{Node: node, Address: netip.MustParseAddr(address), ProbePort: 9465, HTTPPort: 8080}
+	return peer{Node: node, Address: netip.MustParseAddr(address), ProbePort: 9465, TCPPort: 8080}
 }
 
 func at(address string) netip.AddrPort { return netip.MustParseAddrPort(address) }
@@ -166,10 +166,10 @@ func TestPeersAreTheReadyAgentsOfOtherNodes(t *testing.T) {
 func TestAChoiceOfPeers(t *testing.T) {
 	var all []peer
 	for i := range 300 {
-		all = append(all, peer{Node: fmt.Sprintf("node-%d", i)})
+		all = append(all, peer{Node: fmt.Sprintf("node-%d", i), ProbePort: 9465})
 	}
 	chosenBy := func(node string, from []peer) map[string]bool {
-		chosen, _ := choose(from, node, "", 128)
+		chosen, _ := choose(from, nil, node, "", 128)
 		names := make(map[string]bool)
 		for _, p := range chosen {
 			names[p.Node] = true
@@ -178,13 +178,13 @@ func TestAChoiceOfPeers(t *testing.T) {
 	}
 
 	t.Run("is everyone up to the limit", func(t *testing.T) {
-		chosen, leftOut := choose(all[:128], "node-x", "", 128)
+		chosen, leftOut := choose(all[:128], nil, "node-x", "", 128)
 		if len(chosen) != 128 || leftOut != 0 {
 			t.Errorf("%d chosen, %d left out: want 128 and 0", len(chosen), leftOut)
 		}
 	})
 	t.Run("is cut to the limit, and says what it leaves out", func(t *testing.T) {
-		chosen, leftOut := choose(all, "node-x", "", 128)
+		chosen, leftOut := choose(all, nil, "node-x", "", 128)
 		if len(chosen) != 128 || leftOut != 172 {
 			t.Errorf("%d chosen, %d left out: want 128 and 172", len(chosen), leftOut)
 		}
@@ -209,7 +209,7 @@ func TestAChoiceOfPeers(t *testing.T) {
 			zoned = append(zoned, p)
 		}
 		of := func(zone string, limit int) map[string]int {
-			chosen, _ := choose(zoned, "node-x", zone, limit)
+			chosen, _ := choose(zoned, nil, "node-x", zone, limit)
 			counts := make(map[string]int)
 			for _, p := range chosen {
 				counts[p.Zone]++

@@ -120,6 +120,7 @@ func TestOnlyReadyEndpointsOfTheServiceWithANodeAreRead(t *testing.T) {
 		"not ready":          {edit(func(s *discoveryv1.EndpointSlice) { s.Endpoints[0].Conditions.Ready = new(false) }), false},
 		"no node":            {edit(func(s *discoveryv1.EndpointSlice) { s.Endpoints[0].NodeName = nil }), false},
 		"another Service":    {edit(func(s *discoveryv1.EndpointSlice) { s.Labels[discoveryv1.LabelServiceName] = "another" }), false},
+		"where a target is":  {edit(func(s *discoveryv1.EndpointSlice) { s.Labels[discoveryv1.LabelServiceName] = "netlatency-targets" }), false},
 		"another namespace":  {edit(func(s *discoveryv1.EndpointSlice) { s.Namespace = "another" }), false},
 	} {
 		t.Run(name, func(t *testing.T) {

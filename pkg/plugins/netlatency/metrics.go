@@ -87,7 +87,9 @@ var (
 	lastSuccess     = desc("netlatency_source_last_success_timestamp_seconds", "Unix time at the end of the last round in which the source could be read: an agent answered, every query did, or the file was as it should be. There is none before the first.", "source")
 	targetReplicas  = desc("netlatency_target_replicas", "Ready replicas of a target (nodes, for a node target), or the last known ones in its grace period.", "target")
 	targetNodes     = desc("netlatency_target_nodes", "Nodes on which a target runs.", "target")
-	allDescriptions = []*metrics.Desc{matrixAge, matrixPairs, sourceAgents, sourceFailures, droppedRows, discoveryErrors, roundDuration, lastSuccess, targetReplicas, targetNodes}
+	targetLeftOut   = desc("netlatency_target_nodes_left_out", "Nodes on which targets run that the agents are not told of, because there are more than 500. Of the replica that tells them.")
+	targetFailures  = desc("netlatency_target_slices_failures_total", "Failed requests of what tells the agents on which nodes targets run.")
+	allDescriptions = []*metrics.Desc{matrixAge, matrixPairs, sourceAgents, sourceFailures, droppedRows, discoveryErrors, roundDuration, lastSuccess, targetReplicas, targetNodes, targetLeftOut, targetFailures}
 )
 
 func desc(name, help string, labels ...string) *metrics.Desc {
@@ -144,6 +146,11 @@ func (p *NetLatency) collect(ch chan<- metrics.Metric) {
 	}
 	for reason, count := range stats.Dropped {
 		send(droppedRows, metrics.CounterValue, float64(count), kind, string(reason))
+	}
+	if p.publisher != nil {
+		stats := p.publisher.Stats()
+		send(targetLeftOut, metrics.GaugeValue, float64(stats.LeftOut))
+		send(targetFailures, metrics.CounterValue, float64(stats.Failures))
 	}
 	for i, set := range p.targets.Sets() {
 		replicas := 0
