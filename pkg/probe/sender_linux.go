@@ -1,10 +1,6 @@
 package probe
 
-import (
-	"fmt"
-
-	"golang.org/x/sys/unix"
-)
+import "golang.org/x/sys/unix"
 
 // openSender makes a second socket with the address of rx, for sending.
 //
@@ -18,29 +14,18 @@ import (
 // become a group (SO_REUSEPORT) with a filter that gives all that arrives to
 // its first member, which is rx.
 func openSender(rx, domain int, addr unix.Sockaddr) (tx int, err error) {
-	tx, err = openSocket(overUDP, domain)
-	if err != nil {
-		return -1, err
-	}
 	defer func() {
-		if err != nil {
-			unix.Close(tx)
+		if err != nil { // nobody else may share the port then
 			_ = unix.SetsockoptInt(rx, unix.SOL_SOCKET, unix.SO_REUSEPORT, 0)
 		}
 	}()
-	if err := unix.SetsockoptInt(tx, unix.SOL_SOCKET, unix.SO_TIMESTAMPING, stampFlags); err != nil {
-		return -1, err
-	}
-	for _, fd := range []int{rx, tx} {
-		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
-			return -1, err
-		}
-	}
-	if err := unix.Bind(tx, addr); err != nil {
+	tx, err = openTwin(rx, overUDP, domain, unix.SO_REUSEPORT, addr)
+	if err != nil {
 		return -1, err
 	}
 	first := unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: 0}
 	if err := unix.SetsockoptSockFprog(rx, unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_CBPF, &unix.SockFprog{Len: 1, Filter: &first}); err != nil {
+		unix.Close(tx) // which would get a part of what arrives
 		return -1, err
 	}
 	drain(tx) // What came before the filter would take the place of stamps for ever.
@@ -52,28 +37,38 @@ func openSender(rx, domain int, addr unix.Sockaddr) (tx int, err error) {
 // SO_REUSEADDR permits, the one that was bound last receives: the kernel looks
 // for the first in a list and adds at its head (ping_lookup, ping_get_port).
 func openEchoReceiver(tx, domain int, addr unix.Sockaddr) (rx int, err error) {
-	rx, err = openSocket(overICMP, domain)
+	rx, err = openTwin(tx, overICMP, domain, unix.SO_REUSEADDR, addr)
 	if err != nil {
 		return -1, err
 	}
-	defer func() {
-		if err != nil {
-			unix.Close(rx)
-		}
-	}()
-	if err := unix.SetsockoptInt(rx, unix.SOL_SOCKET, unix.SO_TIMESTAMPING, stampFlags); err != nil {
-		return -1, err
-	}
-	for _, fd := range []int{rx, tx} {
-		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
-			return -1, err
-		}
-	}
-	if err := unix.Bind(rx, addr); err != nil {
-		return -1, fmt.Errorf("bind: %w", err)
-	}
 	drain(tx)
 	return rx, nil
+}
+
+// openTwin makes a second socket with stamps at the address of the first, which
+// option permits where both have it.
+func openTwin(first int, over transport, domain, option int, addr unix.Sockaddr) (int, error) {
+	second, err := openSocket(over, domain)
+	if err != nil {
+		return -1, err
+	}
+	if err := bindTwin(first, second, option, addr); err != nil {
+		unix.Close(second)
+		return -1, err
+	}
+	return second, nil
+}
+
+func bindTwin(first, second, option int, addr unix.Sockaddr) error {
+	if err := unix.SetsockoptInt(second, unix.SOL_SOCKET, unix.SO_TIMESTAMPING, stampFlags); err != nil {
+		return err
+	}
+	for _, fd := range []int{first, second} {
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, option, 1); err != nil {
+			return err
+		}
+	}
+	return unix.Bind(second, addr)
 }
 
 // drain drops packets that arrived.

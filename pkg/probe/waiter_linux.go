@@ -42,7 +42,7 @@ type waiter struct {
 // woken is in place of a socket's index.
 const woken = -1
 
-func newWaiter(fds []int) (w *waiter, err error) {
+func newWaiter(fds []int) (*waiter, error) {
 	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("epoll_create: %w", err)
@@ -51,33 +51,36 @@ func newWaiter(fds []int) (w *waiter, err error) {
 		unix.Close(epoll)
 		return nil, fmt.Errorf("set an epoll descriptor to non-blocking: %w", err)
 	}
-	w = &waiter{
+	w := &waiter{
 		file:   os.NewFile(uintptr(epoll), "epoll"), // which is polled since it does not block
 		event:  -1,
 		epoll:  epoll,
 		fds:    fds,
 		events: make([]unix.EpollEvent, len(fds)+1),
 	}
-	defer func() {
-		if err != nil {
-			w.close()
-		}
-	}()
-	if err := w.file.SetReadDeadline(time.Time{}); err != nil {
-		return nil, fmt.Errorf("have an epoll descriptor polled: %w", err)
-	}
-	if w.raw, err = w.file.SyscallConn(); err != nil {
+	if err := w.setUp(); err != nil {
+		w.close()
 		return nil, err
 	}
+	return w, nil
+}
+
+func (w *waiter) setUp() (err error) {
+	if err := w.file.SetReadDeadline(time.Time{}); err != nil {
+		return fmt.Errorf("have an epoll descriptor polled: %w", err)
+	}
+	if w.raw, err = w.file.SyscallConn(); err != nil {
+		return err
+	}
 	if w.event, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
-		return nil, fmt.Errorf("eventfd: %w", err)
+		return fmt.Errorf("eventfd: %w", err)
 	}
-	if err := unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, w.event, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: woken}); err != nil {
-		return nil, fmt.Errorf("epoll_ctl: %w", err)
+	if err := unix.EpollCtl(w.epoll, unix.EPOLL_CTL_ADD, w.event, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: woken}); err != nil {
+		return fmt.Errorf("epoll_ctl: %w", err)
 	}
-	for i, fd := range fds {
-		if err := unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: once, Fd: int32(i)}); err != nil {
-			return nil, fmt.Errorf("epoll_ctl: %w", err)
+	for i, fd := range w.fds {
+		if err := unix.EpollCtl(w.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: once, Fd: int32(i)}); err != nil {
+			return fmt.Errorf("epoll_ctl: %w", err)
 		}
 	}
 	w.look = func(fd uintptr) bool {
@@ -88,7 +91,7 @@ func newWaiter(fds []int) (w *waiter, err error) {
 		w.fired = w.events[:n]
 		return n > 0
 	}
-	return w, nil
+	return nil
 }
 
 const once = unix.EPOLLIN | unix.EPOLLONESHOT
