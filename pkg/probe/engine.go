@@ -80,6 +80,7 @@ const (
 type port struct {
 	*socket
 	transmits [2048]transmit
+	unread    int        // packets sent since their stamps were collected
 	queue     []transmit // packets that flush will send, in the order of socket.put
 	requests  [batch][packetRoom]byte
 }
@@ -94,6 +95,11 @@ type transmit struct {
 	record *reflection // set for a reply, unless it is not to be recorded
 	ticket uint64
 }
+
+// mostUnread is how many packets leave from a port before their stamps are
+// collected although nothing arrived. A socket with the kernel's default buffer
+// has room for twice as many.
+const mostUnread = 4 * batch
 
 // datagram is a packet that was received. It is valid until the next receive.
 type datagram struct {
@@ -222,6 +228,9 @@ func (e *engine) flush(p *port, failed func(transmit, error)) {
 	if len(p.queue) == 0 {
 		return
 	}
+	if p.unread >= mostUnread {
+		e.collect(p)
+	}
 	now := read()
 	for i := range p.queue {
 		if k := p.queue[i].packet; k != nil {
@@ -239,6 +248,7 @@ func (e *engine) flush(p *port, failed func(transmit, error)) {
 			}
 		}
 		first += sent
+		p.unread += sent
 		if err != nil {
 			e.collect(p) // as long as numbers mean what they meant
 			p.recount()
@@ -349,6 +359,7 @@ func (e *engine) handle(s *socket, datagrams []datagram, now reading) {
 
 // collect reads all transmit stamps that are there.
 func (e *engine) collect(p *port) {
+	p.unread = 0
 	for {
 		stamps, more := p.transmitted()
 		for _, s := range stamps {

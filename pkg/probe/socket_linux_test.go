@@ -198,3 +198,20 @@ func TestWithoutKernelStampsTheUsersClockServes(t *testing.T) {
 		}
 	}
 }
+
+// Stamps are read when packets arrive. Peers that do not answer must not fill
+// the queue that those of the others come by.
+func TestStampsOfUnansweredPacketsLeaveRoomForOthers(t *testing.T) {
+	silent := open(t, loopback4, UDPOptions{})
+	defer silent.Close()
+	reflector := start(t, loopback4, UDPOptions{Reflector: unlimited()})
+	prober := start(t, loopback4, UDPOptions{Timeout: 30 * time.Second, Hold: time.Minute})
+	probes := make([]Probe, 8000) // more stamps than the largest buffer holds
+	for i := range probes {
+		probes[i] = Probe{Peer: silent.LocalAddr(), Size: MinSize}
+	}
+	prober.SendBatch(probes, func(i int, err error) { t.Fatalf("probe %d: %v", i, err) })
+	prober.send(t, reflector.LocalAddr(), 0)
+	prober.send(t, reflector.LocalAddr(), 1)
+	wantKernel(t, prober.UDP, prober.next(t))
+}
