@@ -318,7 +318,7 @@ func TestAStepOfTheWallClockDiscardsAnEcho(t *testing.T) {
 		"back, by less than the round trip":   {-100 * time.Microsecond, Outcome{Discarded: true}},
 		"ahead, by less than the bracket has": {80 * time.Microsecond, Outcome{Discarded: true}},
 	} {
-		p := &Portable{options: PortableOptions{Timeout: time.Second}, ended: make(chan struct{}, 1)}
+		p := &Portable{lifecycle: lifecycle{results: new(results)}, options: PortableOptions{Timeout: time.Second}}
 		e := &echo{}
 		e.sent = sent
 		p.answered(e, rtt+test.step, reading{at: sent.at.Add(bracket), unix: sent.unix + int64(bracket+test.step)})
@@ -330,7 +330,7 @@ func TestAStepOfTheWallClockDiscardsAnEcho(t *testing.T) {
 }
 
 func TestAnEchoThatCameAfterTheTimeoutIsLost(t *testing.T) {
-	p := &Portable{options: PortableOptions{Timeout: 100 * time.Microsecond}, ended: make(chan struct{}, 1)}
+	p := &Portable{lifecycle: lifecycle{results: new(results)}, options: PortableOptions{Timeout: 100 * time.Microsecond}}
 	e := &echo{}
 	e.sent = read()
 	p.answered(e, 200*time.Microsecond, reading{at: e.sent.at.Add(300 * time.Microsecond), unix: e.sent.unix + 300_000})

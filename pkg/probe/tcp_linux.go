@@ -124,8 +124,8 @@ func (c *connector) watch(fd int, events uint32, id connectID) error {
 // wait waits for connects to end, at most for the given time, and returns all
 // that have; they are valid until the next wait. It returns none when the time
 // is up or on wake.
-func (c *connector) wait(atMost time.Duration) ([]connectID, error) {
-	milliseconds := int(max(0, (atMost+time.Millisecond-1)/time.Millisecond))
+func (c *connector) wait(deadline time.Time) ([]connectID, error) {
+	milliseconds := int(max(0, (time.Until(deadline)+time.Millisecond-1)/time.Millisecond))
 	n, err := unix.EpollWait(c.epoll, c.events, milliseconds)
 	if err != nil && !errors.Is(err, unix.EINTR) {
 		return nil, fmt.Errorf("epoll_wait: %w", err)
