@@ -61,6 +61,14 @@ type protocol interface {
 	flush(*port)
 }
 
+// transport is what packets of an engine are carried in.
+type transport int
+
+const (
+	overUDP transport = iota
+	overICMP
+)
+
 // packetRoom holds a packet of either method: 8 octets of an ICMP header and
 // MaxSize.
 const packetRoom = 8 + MaxSize

@@ -26,14 +26,6 @@ const receiveBuffer = 1 << 20
 // is sent.
 var errFull = errors.New("the send buffer of the socket is full")
 
-// transport is what packets of an engine are carried in.
-type transport int
-
-const (
-	overUDP transport = iota
-	overICMP
-)
-
 // sockets is what one engine receives on. They are used by system calls and
 // not through the runtime's poller; see waiter.
 type sockets struct {
