@@ -241,6 +241,7 @@ func TestICMPRefusesWhatCannotBeProbed(t *testing.T) {
 		"too small":               {Peer: loopback4, Size: MinSize - 1},
 		"too large":               {Peer: loopback4, Size: MaxSize + 1},
 		"no address":              {Size: MinSize},
+		"the unspecified address": {Peer: netip.MustParseAddrPort("[::ffff:0.0.0.0]:1"), Size: MinSize},
 		"an address of the other": {Peer: loopback6, Size: MinSize},
 	})
 }

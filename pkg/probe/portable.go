@@ -1,6 +1,7 @@
 package probe
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -127,13 +128,10 @@ func (p *Portable) pinger(peer netip.Addr, size int) *probing.Pinger {
 // in exactly one Outcome, otherwise in none. The Session of an Outcome is the
 // Portable's, and its Seq counts the Portable's probes.
 func (p *Portable) Send(probe Probe) error {
-	if probe.Size < MinSize || probe.Size > MaxSize {
-		return fmt.Errorf("probe %v by echo: size is %d: want %d to %d octets", probe.Peer, probe.Size, MinSize, MaxSize)
+	if err := cmp.Or(probe.checkSize(), probe.checkPeer(p.local)); err != nil {
+		return fmt.Errorf("probe %v by echo: %w", probe.Peer, err)
 	}
 	peer := key(probe.Peer).Addr()
-	if !peer.IsValid() || peer.IsUnspecified() || peer.Is4() != p.local.Is4() {
-		return fmt.Errorf("probe %v by echo from %v: want an address of the same family", probe.Peer, p.local)
-	}
 	if err := p.reachable(peer); err != nil {
 		p.mu.Lock()
 		defer p.mu.Unlock()

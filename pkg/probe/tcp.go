@@ -160,9 +160,8 @@ func OpenTCP(_ context.Context, local netip.Addr, options TCPOptions) (*TCP, err
 // probe ends in exactly one Outcome, otherwise in none. The Session of an
 // Outcome is the TCP's, and its Seq counts the TCP's probes.
 func (t *TCP) Send(p Probe) error {
-	peer := key(p.Peer)
-	if !peer.IsValid() || peer.Port() == 0 || peer.Addr().Is4() != t.local.Is4() {
-		return fmt.Errorf("probe %v by TCP from %v: want an address of the same family and a port", p.Peer, t.local)
+	if err := p.checkPort(t.local); err != nil {
+		return fmt.Errorf("probe %v by TCP: %w", p.Peer, err)
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -176,7 +175,7 @@ func (t *TCP) Send(p Probe) error {
 	}
 	c := connect{Probe: p, connectID: connectID{t.free[last], t.seq + 1}, underWay: true}
 	var err error
-	if c.fd, c.sent, err = t.connector.start(peer, c.connectID); err != nil {
+	if c.fd, c.sent, err = t.connector.start(key(p.Peer), c.connectID); err != nil {
 		t.counters.SendFailed++
 		return fmt.Errorf("probe %v by TCP: %w", p.Peer, err)
 	}

@@ -270,6 +270,7 @@ func TestAConnectThatWasAnsweredInTimeIsASampleWhenItIsSeenLate(t *testing.T) {
 func TestATCPSendRefusesWhatCannotBeProbed(t *testing.T) {
 	startTCP(t, loopback4.Addr(), TCPOptions{}).wantRefused(t, map[string]Probe{
 		"no address":                   {},
+		"the unspecified address":      {Peer: netip.MustParseAddrPort("0.0.0.0:1")},
 		"no port":                      {Peer: netip.MustParseAddrPort("192.0.2.1:0")},
 		"an address of the other kind": {Peer: netip.MustParseAddrPort("[2001:db8::1]:1")},
 		"a broadcast":                  {Peer: netip.MustParseAddrPort("255.255.255.255:1")},

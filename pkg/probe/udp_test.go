@@ -133,6 +133,7 @@ func TestSendRefusesWhatCannotBeProbed(t *testing.T) {
 		"too small":                {Peer: peerA, Size: MinSize - 1},
 		"too large":                {Peer: peerA, Size: MaxSize + 1},
 		"no address":               {Size: MinSize},
+		"the unspecified address":  {Peer: netip.MustParseAddrPort("0.0.0.0:1"), Size: MinSize},
 		"no port":                  {Peer: netip.MustParseAddrPort("192.0.2.1:0"), Size: MinSize},
 		"an address of the other":  {Peer: netip.MustParseAddrPort("[2001:db8::1]:1"), Size: MinSize},
 		"the kernel has no way to": {Peer: netip.MustParseAddrPort("255.255.255.255:1"), Size: MinSize},
