@@ -1,7 +1,6 @@
 package source_test
 
 import (
-	"context"
 	"crypto/tls"
 	"encoding/json"
 	"encoding/pem"
@@ -20,9 +19,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"k8s.io/klog/v2"
-	"k8s.io/klog/v2/ktesting"
-	clocktesting "k8s.io/utils/clock/testing"
 
 	"github.com/netlatency/netlatency/pkg/exposition"
 	"github.com/netlatency/netlatency/pkg/latency"
@@ -106,78 +102,26 @@ func fresh(age time.Duration) string {
 	return fmt.Sprint(float64(serverNow.Add(-age).UnixMilli()) / 1e3)
 }
 
-// asking is a source that runs, by a fake clock.
+// asking is a source of Prometheus that runs.
 type asking struct {
-	t         *testing.T
-	clock     *clocktesting.FakeClock
-	source    *source.Prometheus
-	published chan *latency.Matrix
+	*running
+	source *source.Prometheus
 }
 
 func ask(t *testing.T, server *fakePrometheus, edits ...func(*source.PrometheusOptions)) *asking {
 	t.Helper()
-	a := &asking{t: t, clock: clocktesting.NewFakeClock(recordedAt), published: make(chan *latency.Matrix)}
-	ctx, cancel := context.WithCancel(klog.NewContext(context.Background(), ktesting.NewLogger(t, ktesting.NewConfig())))
-	options := source.PrometheusOptions{
-		Address: server.URL, Interval: interval, Timeout: 5 * time.Second, MaxBytes: 1 << 20, StaleAfter: staleAfter, Clock: a.clock,
-		Queries:   source.PrometheusQueries{Mean: "mean", Timestamp: "time"},
-		NodeLabel: "node", PeerLabel: "peer", Scale: 1,
-		Publish: func(m *latency.Matrix) {
-			select {
-			case a.published <- m:
-			case <-ctx.Done():
-			}
-		},
-	}
-	for _, edit := range edits {
-		edit(&options)
-	}
-	var err error
-	if a.source, err = source.NewPrometheus(options); err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		a.source.Run(ctx)
-	}()
-	t.Cleanup(func() {
-		cancel()
-		select {
-		case <-ended:
-		case <-time.After(patience):
-			t.Error("Run did not end with its context")
+	r, prometheus := run(t, recordedAt, func(r *running) (*source.Prometheus, error) {
+		options := source.PrometheusOptions{
+			Address: server.URL, Interval: interval, Timeout: 5 * time.Second, MaxBytes: 1 << 20, StaleAfter: staleAfter,
+			Queries:   source.PrometheusQueries{Mean: "mean", Timestamp: "time"},
+			NodeLabel: "node", PeerLabel: "peer", Scale: 1, Clock: r.clock, Publish: r.publish,
 		}
+		for _, edit := range edits {
+			edit(&options)
+		}
+		return source.NewPrometheus(options)
 	})
-	return a
-}
-
-func (a *asking) matrix() *latency.Matrix {
-	a.t.Helper()
-	select {
-	case m := <-a.published:
-		return m
-	case <-time.After(patience):
-		a.t.Fatal("no matrix was published")
-		return nil
-	}
-}
-
-// round passes more than an interval and gives the matrix of the round that
-// this starts.
-func (a *asking) round() *latency.Matrix {
-	a.t.Helper()
-	return a.after(interval + interval/5)
-}
-
-// after is the matrix of the round that begins when so much time has passed.
-func (a *asking) after(span time.Duration) *latency.Matrix {
-	a.t.Helper()
-	for !a.clock.HasWaiters() {
-		time.Sleep(time.Millisecond)
-	}
-	a.clock.Step(span)
-	return a.matrix()
+	return &asking{r, prometheus}
 }
 
 func started(s *httptest.Server) { s.Start() }
@@ -250,9 +194,7 @@ func TestQueriesAreLimitedToTheNodesOfTargets(t *testing.T) {
 		o.Queries = source.PrometheusQueries{Mean: `m{peer=~"$peers"}`, Timestamp: `t{peer=~"$peers"} or t2{peer=~"$peers"}`}
 		o.Peers = func() []string { mu.Lock(); defer mu.Unlock(); return peers }
 	})
-	for !a.clock.HasWaiters() { // the first round found no target anywhere
-		time.Sleep(time.Millisecond)
-	}
+	eventually(t, "the first round found no target anywhere", a.clock.HasWaiters)
 	f.with(func(f *fakePrometheus) {
 		if len(f.asked) > 0 {
 			t.Errorf("without targets the server was asked %q", f.asked)
