@@ -23,12 +23,11 @@ func openSender(rx, domain int, addr unix.Sockaddr) (tx int, err error) {
 	if err != nil {
 		return -1, err
 	}
-	first := unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: 0}
-	if err := unix.SetsockoptSockFprog(rx, unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_CBPF, &unix.SockFprog{Len: 1, Filter: &first}); err != nil {
+	if err := alwaysZero(rx, unix.SO_ATTACH_REUSEPORT_CBPF); err != nil {
 		unix.Close(tx) // which would get a part of what arrives
 		return -1, err
 	}
-	drain(tx) // What came before the filter would take the place of stamps for ever.
+	deafen(tx)
 	return tx, nil
 }
 
@@ -41,7 +40,7 @@ func openEchoReceiver(tx, domain int, addr unix.Sockaddr) (rx int, err error) {
 	if err != nil {
 		return -1, err
 	}
-	drain(tx)
+	deafen(tx)
 	return rx, nil
 }
 
@@ -69,6 +68,21 @@ func bindTwin(first, second, option int, addr unix.Sockaddr) error {
 		}
 	}
 	return unix.Bind(second, addr)
+}
+
+// deafen has a socket that sends keep no packets, which nobody would read: they
+// would take the place of its stamps for ever. A broadcast reaches both sockets
+// of a port.
+func deafen(fd int) {
+	_ = alwaysZero(fd, unix.SO_ATTACH_FILTER) // without it only such packets are too many
+	drain(fd)
+}
+
+// alwaysZero attaches a filter that returns 0: the index of the first socket of
+// a group, or how much of a packet a socket keeps.
+func alwaysZero(fd, option int) error {
+	zero := unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: 0}
+	return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, option, &unix.SockFprog{Len: 1, Filter: &zero})
 }
 
 // drain drops packets that arrived.
