@@ -215,7 +215,7 @@ func (a *Agents) within(ctx context.Context, d time.Duration, read func(context.
 func (a *Agents) observed(answers []answer, now time.Time) iter.Seq2[latency.Pair, latency.Distribution] {
 	stale := func(d latency.Distribution) bool { return now.Sub(d.Newest) > a.options.StaleAfter }
 	// A name comes with every row; kept are the strings of one.
-	names := make(names, 2*len(answers))
+	names := make(nameTable, 2*len(answers))
 	known := make(map[string]bool, len(answers)) // nodes with an agent
 	for _, answer := range answers {
 		known[answer.agent.node] = true

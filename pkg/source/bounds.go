@@ -45,10 +45,10 @@ func (b *bounded) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// names keeps one string of each name, of the many that are read.
-type names map[string]string
+// nameTable keeps one string of each name, of the many that are read.
+type nameTable map[string]string
 
-func (n names) shared(name string) string {
+func (n nameTable) shared(name string) string {
 	if one, ok := n[name]; ok {
 		return one
 	}

@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -232,7 +233,7 @@ func TestAllQueriesOfARoundAreOfOneInstant(t *testing.T) {
 	a.matrix()
 	a.round()
 	f.with(func(f *fakePrometheus) {
-		at := fmt.Sprint(serverNow.Unix())
+		at := strconv.FormatInt(serverNow.Unix(), 10)
 		if diff := cmp.Diff([]string{"", at, at, "", at, at}, f.times); diff != "" {
 			t.Errorf("times of evaluation in two rounds (-want +got):\n%s", diff)
 		}

@@ -61,7 +61,7 @@ func readRecording(r io.Reader) (*Recording, error) {
 			return nil, err
 		}
 	}
-	names := make(names)
+	names := make(nameTable)
 	for i := range header.Pairs {
 		if err := lines.pair(recording, names, fmt.Sprintf("pair %d of %d", i+1, header.Pairs)); err != nil {
 			return nil, err
@@ -141,7 +141,7 @@ func (l *recordingLines) node(into *Recording, what string) error {
 	return nil
 }
 
-func (l *recordingLines) pair(into *Recording, names names, what string) error {
+func (l *recordingLines) pair(into *Recording, names nameTable, what string) error {
 	var p recordingPair
 	if err := l.next(&p, what); err != nil {
 		return err
