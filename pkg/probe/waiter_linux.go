@@ -84,12 +84,13 @@ func (w *waiter) setUp() (err error) {
 	return w.watch(w.event, unix.EpollEvent{Events: unix.EPOLLIN, Fd: woken})
 }
 
-// watch begins to wait for a descriptor, and again goes on to if it was to be
-// reported once. Pad and, from 0, Fd of the event are the caller's own.
+// watch begins to wait for a descriptor. Pad of the event and, from 0 on, Fd
+// are the caller's own.
 func (w *waiter) watch(fd int, event unix.EpollEvent) error {
 	return w.control(unix.EPOLL_CTL_ADD, fd, event)
 }
 
+// again goes on to wait for one that is reported once.
 func (w *waiter) again(fd int, event unix.EpollEvent) error {
 	return w.control(unix.EPOLL_CTL_MOD, fd, event)
 }
