@@ -204,7 +204,6 @@ func TestAnAPIServerThatRefusesBlocksNothing(t *testing.T) {
 	})
 	r := read(t, client)
 	eventually(t, "the failure shows in the stats", func() bool { return r.source.Stats().DiscoveryErrors > 0 })
-	eventually(t, "the source waits for the next round", r.clock.HasWaiters)
 	if m := r.round(); m.Pairs() != 0 || r.source.Stats().Synced {
 		t.Errorf("%d pairs, synced %t: want nothing but a matrix", m.Pairs(), r.source.Stats().Synced)
 	}
@@ -265,14 +264,4 @@ func TestOptionsThatCannotWorkAreAllNamed(t *testing.T) {
 	if strings.Contains(err.Error(), "Client") {
 		t.Errorf("the error names Client, which is set: %v", err)
 	}
-}
-
-func eventually(t *testing.T, what string, done func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
-		if done() {
-			return
-		}
-	}
-	t.Fatalf("it did not come to pass that %s", what)
 }
