@@ -141,11 +141,15 @@ func (p *NetLatency) renew() *view {
 		}
 	}
 	v.nodes = placement.NewNodes(names)
+	before := p.view.Load()
 	byStatistic := make(map[latency.Statistic]*latency.Estimator)
 	for i, w := range p.wants {
 		e, ok := byStatistic[w.statistic]
 		if !ok {
-			e = latency.NewEstimator(v.matrix, w.statistic, p.args.StaleAfter.Duration, groups, p.clock.Now())
+			if before != nil {
+				e = before.estimates[i]
+			}
+			e = e.Next(v.matrix, w.statistic, p.args.StaleAfter.Duration, groups, p.clock.Now())
 			byStatistic[w.statistic] = e
 		}
 		v.estimates[i] = e
