@@ -438,6 +438,8 @@ func (a *Agent) outcome(logger klog.Logger, method probe.Method, o probe.Outcome
 			pair.failed(method, o.Probe)
 		case o.Lost:
 			pair.lost(method, o)
+		case fullSize(o.Probe):
+			// That it was not lost is all that it tells.
 		case o.RTT >= 0 && o.RTT <= latency.MaxRTT:
 			if pair.answered(method, o) {
 				logger.V(2).Info("The path to a peer has changed; what was measured before is forgotten", "peer", pair.node)

@@ -106,12 +106,9 @@ func (p *pair) failed(method probe.Method, of probe.Probe) {
 	}
 }
 
-// answered takes in a round trip, and reports whether it has shown the path to
+// answered takes in a round trip of a small probe, and reports whether it has shown the path to
 // be another than before.
 func (p *pair) answered(method probe.Method, o probe.Outcome) (pathChanged bool) {
-	if fullSize(o.Probe) {
-		return false
-	}
 	pathChanged = p.window.Answered(o.Tag, o.Sent, o.RTT)
 	p.mu.Lock()
 	defer p.mu.Unlock()
