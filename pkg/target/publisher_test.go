@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -317,9 +318,9 @@ func TestWhatFailsIsToldOnceAndTriedAgain(t *testing.T) {
 		t.Run(string(apierrors.ReasonForError(fault)), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newTold(t, []runtime.Object{pod("q-0", "a", at("10.0.0.1"))}, qdrantPods())
-				broken := true
+				var mended atomic.Bool
 				w.client.PrependReactor("create", "endpointslices", func(clienttesting.Action) (bool, runtime.Object, error) {
-					return broken, nil, fault
+					return !mended.Load(), nil, fault
 				})
 				ctx, stop := context.WithCancel(w.ctx)
 				defer synctest.Wait()
@@ -339,7 +340,7 @@ func TestWhatFailsIsToldOnceAndTriedAgain(t *testing.T) {
 				if n := strings.Count(w.log.String(), "Cannot tell the agents"); n != 1 {
 					t.Errorf("the log says so %d times: want once\n%s", n, w.log.String())
 				}
-				broken = false
+				mended.Store(true)
 				time.Sleep(publishPauseMost)
 				synctest.Wait()
 				if got := written(t, w.client); len(got) != 1 {
