@@ -114,17 +114,17 @@ func (d *discovery) Slices(service string) []*discoveryv1.EndpointSlice {
 }
 
 // peersIn returns the peers of node that are ready to be probed, ordered by
-// node name, and the zone of node, "" when it is not known. own is the agent's
-// own address: peers are probed in its family, because that is the family its
-// sockets have. For a node with several ready agents, as in a rollout with
-// surge, the lowest address is taken, so that the order in which slices are
-// read does not matter.
-func peersIn(from []*discoveryv1.EndpointSlice, node string, own netip.Addr, logger klog.Logger) (peers []peer, zone string) {
-	family := familyOf(own)
+// node name, and the zone of node, "" when it is not known. own are the agent's
+// own addresses, at most one of each family. In a dual-stack cluster an agent
+// is in a slice of either family; its address is of the first of own's that it
+// has one of. For a node with several ready agents, as in a rollout with surge,
+// the lowest address is taken, so that the order in which slices are read does
+// not matter.
+func peersIn(from []*discoveryv1.EndpointSlice, node string, own []netip.Addr, logger klog.Logger) (peers []peer, zone string) {
 	found := make(map[string]peer)
 	for _, slice := range from {
 		probes, http := portOf(slice, probePort), portOf(slice, httpPort)
-		if slice.AddressType != family || probes == 0 {
+		if slice.AddressType == discoveryv1.AddressTypeFQDN || probes == 0 {
 			continue
 		}
 		for _, endpoint := range slice.Endpoints {
@@ -142,8 +142,13 @@ func peersIn(from []*discoveryv1.EndpointSlice, node string, own netip.Addr, log
 				logger.V(2).Info("Ignoring an endpoint whose address cannot be probed", "endpointSlice", klog.KObj(slice), "peer", name, "address", endpoint.Addresses[0])
 				continue
 			}
-			to := peer{Node: name, Zone: ptr.Deref(endpoint.Zone, ""), Address: address.Unmap(), ProbePort: probes, TCPPort: http}
-			if before, ok := found[name]; !ok || to.Address.Less(before.Address) {
+			address = address.Unmap()
+			if familyIn(own, address) < 0 {
+				continue
+			}
+			to := peer{Node: name, Zone: ptr.Deref(endpoint.Zone, ""), Address: address, ProbePort: probes, TCPPort: http}
+			before, ok := found[name]
+			if !ok || cmp.Or(cmp.Compare(familyIn(own, address), familyIn(own, before.Address)), address.Compare(before.Address)) < 0 {
 				found[name] = to
 			}
 		}
@@ -151,11 +156,10 @@ func peersIn(from []*discoveryv1.EndpointSlice, node string, own netip.Addr, log
 	return slices.SortedFunc(maps.Values(found), byNode), zone
 }
 
-func familyOf(own netip.Addr) discoveryv1.AddressType {
-	if own.Is6() && !own.Is4In6() {
-		return discoveryv1.AddressTypeIPv6
-	}
-	return discoveryv1.AddressTypeIPv4
+// familyIn is the place in own of the address of a's family, -1 when there is
+// none.
+func familyIn(own []netip.Addr, a netip.Addr) int {
+	return slices.IndexFunc(own, func(o netip.Addr) bool { return o.Is4() == a.Is4() })
 }
 
 // usable reports whether an endpoint is to be probed. An agent that is not

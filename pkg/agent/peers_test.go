@@ -60,9 +60,15 @@ func agentOn(node, address string) peer {
 func at(address string) netip.AddrPort { return netip.MustParseAddrPort(address) }
 
 func TestPeersAreTheReadyAgentsOfOtherNodes(t *testing.T) {
-	ipv4, ipv6 := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("fd00::1")
+	address4, address6 := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("fd00::1")
+	ipv4, ipv6 := []netip.Addr{address4}, []netip.Addr{address6}
+	// Endpoints in the slices of either family, as in a dual-stack cluster.
+	dual := []sliceBuilder{
+		slice("a").ready("node-1", "10.0.0.1").ready("node-2", "10.0.0.2").ready("node-4", "10.0.0.4"),
+		slice("b").ipv6().ready("node-1", "fd00::1").ready("node-2", "fd00::2").ready("node-3", "fd00::3"),
+	}
 	tests := map[string]struct {
-		own    netip.Addr
+		own    []netip.Addr
 		slices []sliceBuilder
 		want   []peer
 	}{
@@ -97,6 +103,29 @@ func TestPeersAreTheReadyAgentsOfOtherNodes(t *testing.T) {
 			own:    ipv6,
 			slices: []sliceBuilder{slice("a").ready("node-2", "10.0.0.2"), slice("b").ipv6().ready("node-2", "fd00::2")},
 			want:   []peer{agentOn("node-2", "fd00::2")},
+		},
+		"of two own families, the first that a peer has: IPv4": {
+			own:    []netip.Addr{address4, address6},
+			slices: dual,
+			want:   []peer{agentOn("node-2", "10.0.0.2"), agentOn("node-3", "fd00::3"), agentOn("node-4", "10.0.0.4")},
+		},
+		"of two own families, the first that a peer has: IPv6": {
+			own:    []netip.Addr{address6, address4},
+			slices: dual,
+			want:   []peer{agentOn("node-2", "fd00::2"), agentOn("node-3", "fd00::3"), agentOn("node-4", "10.0.0.4")},
+		},
+		"of two own families, whatever the order of the slices": {
+			own:    []netip.Addr{address4, address6},
+			slices: []sliceBuilder{dual[1], dual[0]},
+			want:   []peer{agentOn("node-2", "10.0.0.2"), agentOn("node-3", "fd00::3"), agentOn("node-4", "10.0.0.4")},
+		},
+		"in the second family if the agent of the first is not ready": {
+			own: []netip.Addr{address4, address6},
+			slices: []sliceBuilder{
+				slice("a").endpoint("node-2", "10.0.0.2", discoveryv1.EndpointConditions{Ready: new(false)}),
+				slice("b").ipv6().ready("node-2", "fd00::2"),
+			},
+			want: []peer{agentOn("node-2", "fd00::2")},
 		},
 		"two ready agents on a node: the same one whatever the order": {
 			own:    ipv4,

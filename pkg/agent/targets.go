@@ -13,19 +13,26 @@ import (
 )
 
 // withTargets adds to agents, the peers of node that have one, the nodes that
-// targets run on without an agent: what runs there is probed itself, if tcp
-// says that the agent has that method. targets gives for each peer that is the node of a target that target's name,
-// which is its EndpointSlice's. All are ordered by node name.
+// targets run on without an agent: what runs there is probed itself, where
+// canProbe says so, in the first family of own in which it can be. targets
+// gives for each peer that is the node of a target that target's name, which is
+// its EndpointSlice's. All are ordered by node name.
 //
 // The slices may be anybody's. An address that another peer or this agent has
 // is not taken from them: what it answers would count for the wrong node.
-func withTargets(agents []peer, from []*discoveryv1.EndpointSlice, node string, own netip.Addr, tcp bool, logger klog.Logger) (peers []peer, targets map[string]string) {
+func withTargets(agents []peer, from []*discoveryv1.EndpointSlice, node string, own []netip.Addr, canProbe func(peer) bool, logger klog.Logger) (peers []peer, targets map[string]string) {
 	peers, targets = agents, make(map[string]string)
-	known := make(map[string]bool, len(agents))
-	taken := map[netip.Addr]bool{own: true}
+	known, taken := make(map[string]bool, len(agents)), make(map[netip.Addr]bool, len(agents))
+	for _, a := range own {
+		taken[a] = true
+	}
 	for _, p := range agents {
 		known[p.Node], taken[p.Address] = true, true
 	}
+	family := func(s *discoveryv1.EndpointSlice) int {
+		return slices.IndexFunc(own, func(o netip.Addr) bool { return o.Is4() == (s.AddressType == discoveryv1.AddressTypeIPv4) })
+	}
+	from = slices.SortedStableFunc(slices.Values(from), func(a, b *discoveryv1.EndpointSlice) int { return cmp.Compare(family(a), family(b)) })
 	for _, slice := range from {
 		port := tcpPort(slice)
 		for _, endpoint := range slice.Endpoints {
@@ -34,15 +41,15 @@ func withTargets(agents []peer, from []*discoveryv1.EndpointSlice, node string, 
 				continue
 			}
 			if !known[name] {
-				if !tcp || port == 0 || slice.AddressType != familyOf(own) {
+				if port == 0 {
 					continue // only an agent could answer
 				}
 				address, err := netip.ParseAddr(endpoint.Addresses[0])
-				if err != nil || !address.IsGlobalUnicast() || address.Zone() != "" || taken[address.Unmap()] || len(validation.IsDNS1123Subdomain(name)) > 0 {
+				to := peer{Node: name, Zone: ptr.Deref(endpoint.Zone, ""), Address: address.Unmap(), TCPPort: port}
+				if err != nil || !address.IsGlobalUnicast() || address.Zone() != "" || taken[to.Address] || len(validation.IsDNS1123Subdomain(name)) > 0 || !canProbe(to) {
 					logger.V(2).Info("Ignoring a target that cannot be probed", "endpointSlice", klog.KObj(slice), "peer", name, "address", endpoint.Addresses[0])
 					continue
 				}
-				to := peer{Node: name, Zone: ptr.Deref(endpoint.Zone, ""), Address: address.Unmap(), TCPPort: port}
 				peers = append(peers, to)
 				known[name], taken[to.Address] = true, true
 			}

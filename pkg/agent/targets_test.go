@@ -36,6 +36,7 @@ func TestNodesOfTargets(t *testing.T) {
 	agents := []peer{agentOn("node-2", "10.0.0.2"), agentOn("node-3", "10.0.0.3")}
 	udp := discoveryv1.EndpointPort{Protocol: new(corev1.ProtocolUDP), Port: new(int32(6333))}
 	tests := map[string]struct {
+		ipv6    bool // the agent prefers it
 		slices  []sliceBuilder
 		bare    []peer
 		targets map[string]string
@@ -63,6 +64,15 @@ func TestNodesOfTargets(t *testing.T) {
 			slices:  []sliceBuilder{targetSlice("qdrant", 6333).ipv6().ready("node-2", "fd00::2").ready("node-4", "fd00::4")},
 			targets: map[string]string{"node-2": "qdrant"},
 		},
+		"in a dual-stack cluster, the first family of the agent's own": {
+			ipv6: true,
+			slices: []sliceBuilder{
+				targetSlice("qdrant-ipv4", 6333).ready("node-4", "10.1.0.4").ready("node-5", "10.1.0.5"),
+				targetSlice("qdrant-ipv6", 6333).ipv6().ready("node-4", "fd00::4"),
+			},
+			bare:    []peer{bare("node-4", "fd00::4", 6333), bare("node-5", "10.1.0.5", 6333)},
+			targets: map[string]string{"node-4": "qdrant-ipv6", "node-5": "qdrant-ipv4"},
+		},
 		"addresses that lead nowhere, or home, are not probed": {
 			slices: []sliceBuilder{targetSlice("qdrant", 6333).
 				ready("node-4", "127.0.0.1").ready("node-5", "169.254.169.254").ready("node-6", "224.0.0.1").ready("node-7", "0.0.0.0").
@@ -87,11 +97,16 @@ func TestNodesOfTargets(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			logger, _ := ktesting.NewTestContext(t)
+			own := []netip.Addr{netip.MustParseAddr("10.0.0.1")}
+			if test.ipv6 {
+				own = []netip.Addr{netip.MustParseAddr("fd00::1"), own[0]}
+			}
+			canProbe := func(p peer) bool { return familyIn(own, p.Address) >= 0 }
 			var from []*discoveryv1.EndpointSlice
 			for _, s := range test.slices {
 				from = append(from, s.EndpointSlice)
 			}
-			peers, targets := withTargets(slices.Clone(agents), from, "node-1", netip.MustParseAddr("10.0.0.1"), true, logger)
+			peers, targets := withTargets(slices.Clone(agents), from, "node-1", own, canProbe, logger)
 			want := append(slices.Clone(agents), test.bare...)
 			if diff := cmp.Diff(want, peers, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
 				t.Errorf("peers (-want +got):\n%s", diff)

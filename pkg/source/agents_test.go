@@ -161,6 +161,22 @@ func TestAnAgentWithTwoAddressesIsReadAtOneThatAnswers(t *testing.T) {
 	}
 }
 
+// A dual-stack agent is in a slice of each family.
+func TestAnAgentOfBothFamiliesIsReadOnce(t *testing.T) {
+	newIPv6Listener(t).Close()
+	ipv4 := newFakeAgentOn(t, "node-a", "127.0.0.1:0").measures("node-b", 1*ms, 0)
+	ipv6 := newFakeAgentOn(t, "node-a", "[::1]:0").measures("node-b", 1*ms, 0)
+	r := read(t, clusterOf(ipv4.slice(), ipv6.slice(func(s *discoveryv1.EndpointSlice) {
+		s.Name, s.AddressType = s.Name+"-ipv6", discoveryv1.AddressTypeIPv6
+	})))
+	if diff := cmp.Diff(map[string]time.Duration{"node-a>node-b": 1 * ms}, rtts(r.matrix())); diff != "" {
+		t.Errorf("matrix (-want +got):\n%s", diff)
+	}
+	if n := len(ipv4.received()) + len(ipv6.received()); n != 1 || r.source.Stats().Agents != 1 {
+		t.Errorf("%d requests to %d agents, want one to one", n, r.source.Stats().Agents)
+	}
+}
+
 func TestAnAgentOnIPv6(t *testing.T) {
 	probe := newIPv6Listener(t)
 	probe.Close()

@@ -225,7 +225,7 @@ type Hysteresis struct {
 type Band struct {
 	// Ratio is relative to the best cost, from 0 to 1. The default is 0.1.
 	Ratio *float64 `json:"ratio,omitempty"`
-	// Floor is absolute, up to 1s. The default is 50us.
+	// Floor is absolute, up to 1s. The default is 100us.
 	Floor *metav1.Duration `json:"floor,omitempty"`
 }
 

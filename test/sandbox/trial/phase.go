@@ -21,8 +21,9 @@ import (
 type outcome struct {
 	mode     string
 	report   *Mode
-	workers  []string // their nodes
-	places   []Place  // without costs
+	workers  []string  // their nodes
+	places   []Place   // without costs
+	from, to time.Time // of the burst
 	searches []application.Search
 }
 
@@ -86,7 +87,7 @@ func (t *trial) pin(ctx context.Context) error {
 			p = &provider{}
 			providers[n.Provider] = p
 		}
-		if cost, ok := t.cost(t.recorder.whole, n.Name); ok {
+		if cost, ok := t.cost(t.recorder.whole.Mean, n.Name); ok {
 			p.nodes = append(p.nodes, n.Name)
 			p.sum += cost
 		}
@@ -107,14 +108,14 @@ func (t *trial) pin(ctx context.Context) error {
 	return nil
 }
 
-// cost is the true cost of a worker on a node: the mean round trip of its
-// search's steps, each to all replicas alike.
-func (t *trial) cost(truth *Truth, node string) (time.Duration, bool) {
+// cost is what a worker on a node costs: the mean round trip of its search's
+// steps, each to all replicas alike.
+func (t *trial) cost(mean func(node, peer string) (time.Duration, bool), node string) (time.Duration, bool) {
 	var sum time.Duration
 	for _, step := range t.Scenario.Applications.Search {
 		var toReplicas time.Duration
 		for _, r := range t.replicas[step] {
-			rtt, ok := truth.Mean(node, r.Node)
+			rtt, ok := mean(node, r.Node)
 			if !ok {
 				return 0, false
 			}
@@ -152,7 +153,8 @@ func (t *trial) burst(ctx context.Context, mode string) (outcome, error) {
 	if err != nil {
 		return outcome{}, err
 	}
-	o := outcome{mode: mode, report: &Mode{Workers: burst.To, Bound: len(workers), SecondsToBound: took.Seconds(), PerNode: make(map[string]int)}}
+	o := outcome{mode: mode, from: scaled, to: scaled.Add(took)}
+	o.report = &Mode{Workers: burst.To, Bound: len(workers), SecondsToBound: took.Seconds(), PerNode: make(map[string]int)}
 	for _, w := range workers {
 		o.workers = append(o.workers, w.Spec.NodeName)
 		o.report.PerNode[w.Spec.NodeName]++
@@ -262,8 +264,16 @@ var band = placement.Band{Floor: 100 * time.Microsecond, Ratio: 0.1}
 
 // judgePlaces fills in what only the truth of the phase tells.
 func (t *trial) judgePlaces(o outcome) {
+	probe := t.Scenario.Probe
+	held := t.recorder.whole.Held(o.from.Add(-probe.Window.Duration-probe.Interval.Duration), o.to)
+	o.report.HeldCost = make(map[string]float64)
+	for _, n := range t.Scenario.NodeList() {
+		if cost, ok := t.cost(held, n.Name); ok {
+			o.report.HeldCost[n.Name] = milliseconds(cost)
+		}
+	}
 	for i := range o.places {
-		o.places[i].Cost, o.places[i].Known = t.cost(t.recorder.phase, o.places[i].Node)
+		o.places[i].Cost, o.places[i].Known = t.cost(t.recorder.phase.Mean, o.places[i].Node)
 	}
 	if best, ok := Solve(o.places, len(o.workers), band.Width); ok {
 		o.report.NearShare = best.NearShare(o.workers)

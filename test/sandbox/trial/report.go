@@ -62,6 +62,10 @@ type Mode struct {
 	SecondsToBound float64 `json:"seconds_to_bound"`
 	// PerNode is how many workers each node got.
 	PerNode map[string]int `json:"per_node"`
+	// HeldCost is what a worker on each node was to cost by the probes that the
+	// agents could have heard of when the burst came: the network's delays and
+	// what this machine added to them.
+	HeldCost map[string]float64 `json:"held_cost_ms"`
 	// Overcommitted names nodes whose pods request more than the node has to
 	// allocate. There must be none.
 	Overcommitted []string `json:"overcommitted,omitempty"`

@@ -96,6 +96,18 @@ func TestTruthIsWhatTheNetworkKeptThePackets(t *testing.T) {
 	if rtt, ok := truth.Mean("a", "b"); !ok || rtt != 3300 {
 		t.Errorf("mean: %v, %v", rtt, ok)
 	}
+	for _, tt := range []struct {
+		since, until int64
+		want         time.Duration
+	}{{0, 2000, 2500}, {1000, 1000, 2500}, {2000, 9000, 0}} {
+		held := truth.Held(time.Unix(0, tt.since), time.Unix(0, tt.until))
+		if rtt, ok := held("a", "b"); ok != (tt.want > 0) || rtt != tt.want {
+			t.Errorf("held from %d to %d: %v, %v; want %v, of probe 1 alone", tt.since, tt.until, rtt, ok, tt.want)
+		}
+		if _, ok := held("b", "a"); ok {
+			t.Error("b sent no probe")
+		}
+	}
 	if rtt, ok := truth.Mean("b", "b"); !ok || rtt != 0 {
 		t.Errorf("a node to itself: %v, %v", rtt, ok)
 	}

@@ -1,6 +1,7 @@
 package trial
 
 import (
+	"slices"
 	"time"
 
 	"github.com/netlatency/netlatency/test/sandbox/wan"
@@ -27,7 +28,10 @@ type tripID struct {
 }
 
 // trip is what is known of one round trip's packets in each direction.
-type trip struct{ request, reply passage }
+type trip struct {
+	way            direction // of the request
+	request, reply passage
+}
 
 // passage is when the first copy of a packet entered the network, and when the
 // first copy that was not dropped was due to leave it and left it. Zero is
@@ -64,8 +68,7 @@ func (t *Truth) Add(records []wan.Record) {
 				m = &mean{}
 				t.delays[key] = m
 			}
-			m.sum += time.Duration(r.Due - r.Received)
-			m.count++
+			m.add(time.Duration(r.Due - r.Received))
 		}
 		id := tripID{r.Kind, r.Session, r.Seq}
 		at := t.trips[id]
@@ -76,6 +79,8 @@ func (t *Truth) Add(records []wan.Record) {
 		p := &at.request
 		if r.Reply {
 			p = &at.reply
+		} else {
+			at.way = direction{r.From, r.To}
 		}
 		// A retransmission counts from when the lost copy entered.
 		if p.received == 0 {
@@ -119,26 +124,51 @@ func (t *Truth) Mean(node, peer string) (time.Duration, bool) {
 	if node == peer {
 		return 0, true
 	}
-	there, ok := t.delay(node, peer)
+	there, ok := t.delays[t.direction(node, peer)].value()
 	if !ok {
 		return 0, false
 	}
-	back, ok := t.delay(peer, node)
+	back, ok := t.delays[t.direction(peer, node)].value()
 	return there + back, ok
 }
 
-func (t *Truth) delay(from, to string) (time.Duration, bool) {
-	var key direction
-	for i, name := range t.names {
-		switch name {
-		case from:
-			key.from = uint16(i)
-		case to:
-			key.to = uint16(i)
+// Held returns the mean of how long the packets of a probe from node to peer
+// were held, both ways together, over all that node sent from since to until:
+// what node's agent can know of the pair. It is 0 from a node to itself, and
+// false when there was none.
+func (t *Truth) Held(since, until time.Time) func(node, peer string) (time.Duration, bool) {
+	means := make(map[direction]*mean)
+	for id := range t.trips {
+		at, ok := t.complete(id)
+		if sent := time.Unix(0, at.request.received); !ok || id.kind != wan.KindProbe || sent.Before(since) || sent.After(until) {
+			continue
 		}
+		if means[at.way] == nil {
+			means[at.way] = &mean{}
+		}
+		means[at.way].add(at.request.held() + at.reply.held())
 	}
-	m := t.delays[key]
-	if m == nil {
+	return func(node, peer string) (time.Duration, bool) {
+		if node == peer {
+			return 0, true
+		}
+		return means[t.direction(node, peer)].value()
+	}
+}
+
+// direction is that of a packet between two nodes, which must be known.
+func (t *Truth) direction(from, to string) direction {
+	return direction{uint16(slices.Index(t.names, from)), uint16(slices.Index(t.names, to))}
+}
+
+func (m *mean) add(d time.Duration) {
+	m.sum += d
+	m.count++
+}
+
+// value is false when nothing was added, also for nil.
+func (m *mean) value() (time.Duration, bool) {
+	if m == nil || m.count == 0 {
 		return 0, false
 	}
 	return m.sum / time.Duration(m.count), true
