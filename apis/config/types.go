@@ -14,6 +14,8 @@ type NetLatencyArgs struct {
 
 	// Source is where the latency matrix comes from.
 	Source Source
+	// TargetSlices is where the agents are told on which nodes targets run.
+	TargetSlices TargetSlices
 	// Window is the span of time that a pair's statistics cover. Agents are
 	// asked for it and give at most what they keep. 0 is the agents' own
 	// window.
@@ -162,6 +164,16 @@ type AgentsSource struct {
 	Interval metav1.Duration
 	// Timeout bounds the read of one agent.
 	Timeout metav1.Duration
+}
+
+// TargetSlices are the EndpointSlices that tell the agents on which nodes
+// targets run.
+type TargetSlices struct {
+	// Namespace is that of the agents. Empty: nobody is told.
+	Namespace string
+	// Service is the name of the Service that the EndpointSlices give as
+	// theirs. There is no such Service.
+	Service string
 }
 
 // Statistic makes one latency out of a distribution:

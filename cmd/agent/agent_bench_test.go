@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -25,14 +26,16 @@ import (
 	"github.com/netlatency/netlatency/pkg/probe"
 )
 
-// othersVariable makes the test binary the other agents of BenchmarkAgent: it
-// probes the agent at that port of 127.0.0.1, and prints the port at which it
-// answers on every address of this machine.
+// othersVariable makes the test binary the other agents of BenchmarkAgent, "so
+// many:port": it probes the agent at that port of 127.0.0.1, and prints the port
+// at which it answers on every address of this machine.
 const othersVariable = "NETLATENCY_BENCH_OTHERS"
 
 func TestMain(m *testing.M) {
-	if port := os.Getenv(othersVariable); port != "" {
-		if err := others(port); err != nil {
+	var peers int
+	var port uint16
+	if _, err := fmt.Sscanf(os.Getenv(othersVariable), "%d:%d", &peers, &port); err == nil {
+		if err := others(peers, port); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -47,11 +50,7 @@ const probers = 50
 
 // others answers probes, and sends as many to the agent at 127.0.0.1 as the
 // agent sends, until its standard input ends.
-func others(port string) error {
-	number, err := strconv.Atoi(port)
-	if err != nil {
-		return err
-	}
+func others(peers int, port uint16) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	go func() {
@@ -71,7 +70,7 @@ func others(port string) error {
 	if err != nil {
 		return err
 	}
-	agent := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(number))
+	agent := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port)
 	var from []*probe.UDP
 	for i := range probers {
 		u, err := run(fmt.Sprintf("127.2.0.%d", i+1), probe.UDPOptions{})
@@ -81,7 +80,7 @@ func others(port string) error {
 		from = append(from, u)
 	}
 	fmt.Println(answers.LocalAddr().Port())
-	each := time.NewTicker(time.Second / benchPeers)
+	each := time.NewTicker(time.Second / time.Duration(peers))
 	defer each.Stop()
 	for i := 0; ; i++ {
 		select {
@@ -93,33 +92,38 @@ func others(port string) error {
 	}
 }
 
-const benchPeers = 1000
-
 // BenchmarkAgent is the agent as it is shipped, a process of its own with its
-// watch and its metrics, that probes 1000 peers once a second each and is
+// watch and its metrics, that probes each of its peers once a second and is
 // probed as often. Two schedulers and Prometheus read it every ten seconds. What
 // it takes is the kernel's account of the process.
 func BenchmarkAgent(b *testing.B) {
-	directory := b.TempDir()
-	built := filepath.Join(directory, program)
+	built := filepath.Join(b.TempDir(), program)
 	if out, err := exec.CommandContext(b.Context(), "go", "build", "-o", built, ".").CombinedOutput(); err != nil {
 		b.Fatalf("build the agent: %v\n%s", err, out)
 	}
+	for _, c := range []struct{ peers, reads int }{{100, 1}, {1000, 2}, {2000, 1}} {
+		b.Run(fmt.Sprintf("%dpeers", c.peers), func(b *testing.B) { benchmarkAgent(b, built, c.peers, c.reads) })
+	}
+}
+
+// benchmarkAgent takes ten seconds for each of reads.
+func benchmarkAgent(b *testing.B, built string, benchPeers, reads int) {
 	port := benchPort(b)
-	peers := startOthers(b, port)
+	peers := startOthers(b, benchPeers, port)
 	server := httptest.NewServer(endpointSlices(benchPeers, peers))
 	defer server.Close()
-	kubeconfig := filepath.Join(directory, "kubeconfig")
+	kubeconfig := filepath.Join(b.TempDir(), "kubeconfig")
 	if err := os.WriteFile(kubeconfig, fmt.Appendf(nil, `{"apiVersion": "v1", "kind": "Config", "current-context": "b",
 		"clusters": [{"name": "b", "cluster": {"server": %q}}], "contexts": [{"name": "b", "context": {"cluster": "b"}}]}`, server.URL), 0o600); err != nil {
 		b.Fatal(err)
 	}
 
-	// Four probes every four seconds, which with 1000 peers grow to 1.5 times
-	// the interval that is asked for.
+	// Four probes every four seconds. The interval grows with more than 100
+	// peers, so less is asked for.
+	interval := time.Duration(float64(4*time.Second) * min(1, math.Log(101)/math.Log(float64(1+benchPeers))))
 	agent := exec.CommandContext(b.Context(), built, "--kubeconfig", kubeconfig, "--node-name", "node-0", "--namespace", "netlatency",
 		"--bind-address", "127.0.0.1", "--http-port", strconv.Itoa(port), "--probe-port", strconv.Itoa(port),
-		"--interval", "2672ms", "--max-peers", "5000", "--packets-per-second", "5000", "--methods", "udp", "--max-series", "50000000")
+		"--interval", interval.Round(time.Millisecond).String(), "--max-peers", "5000", "--packets-per-second", "5000", "--methods", "udp", "--max-series", "50000000")
 	agent.Stderr = os.Stderr
 	if err := agent.Start(); err != nil {
 		b.Fatal(err)
@@ -137,7 +141,7 @@ func BenchmarkAgent(b *testing.B) {
 	const matrix, metrics, binary = exposition.MatrixPath, exposition.MetricsPath, exposition.Accept
 	for b.Loop() {
 		before, began := usage(b, agent.Process.Pid), time.Now()
-		for range 2 {
+		for range reads {
 			time.Sleep(10 * time.Second)
 			get(b, url+matrix, binary, "gzip")
 			get(b, url+matrix, binary, "gzip")
@@ -149,6 +153,7 @@ func BenchmarkAgent(b *testing.B) {
 		b.ReportMetric(after.anonymous, "anon-MiB")
 		b.ReportMetric(after.threads, "threads")
 	}
+	b.ReportMetric(goroutinesOf(b, url), "goroutines")
 	for _, page := range []struct{ unit, path, accept, encoding string }{
 		{"matrix-B", matrix, binary, "identity"}, {"matrix-gzip-B", matrix, binary, "gzip"}, {"matrix-text-B", matrix, "text/plain", "identity"},
 		{"metrics-B", metrics, binary, "identity"}, {"metrics-gzip-B", metrics, binary, "gzip"}, {"metrics-text-B", metrics, "text/plain", "identity"},
@@ -159,10 +164,10 @@ func BenchmarkAgent(b *testing.B) {
 
 // startOthers starts the other agents, which probe the one at port, and returns
 // the port at which they answer.
-func startOthers(b *testing.B, port int) (at int) {
+func startOthers(b *testing.B, peers, port int) (at int) {
 	b.Helper()
 	rest := exec.CommandContext(b.Context(), "/proc/self/exe")
-	rest.Env = append(os.Environ(), fmt.Sprintf("%s=%d", othersVariable, port))
+	rest.Env = append(os.Environ(), fmt.Sprintf("%s=%d:%d", othersVariable, peers, port))
 	rest.Stderr = os.Stderr
 	stdin, err := rest.StdinPipe()
 	if err != nil {
@@ -182,8 +187,8 @@ func startOthers(b *testing.B, port int) (at int) {
 	return at
 }
 
-// endpointSlices is an API server that knows the agents on 1000 nodes, and no
-// news of them.
+// endpointSlices is an API server that knows the agents on n nodes, and no news
+// of them.
 func endpointSlices(n, port int) http.Handler {
 	list := discoveryv1.EndpointSliceList{
 		TypeMeta: metav1.TypeMeta{APIVersion: "discovery.k8s.io/v1", Kind: "EndpointSliceList"},
@@ -244,6 +249,25 @@ func rowsOf(url string) int {
 		return 0
 	}
 	return len(window.Rows)
+}
+
+// goroutinesOf is what the agent says of itself.
+func goroutinesOf(b *testing.B, url string) (goroutines float64) {
+	b.Helper()
+	response, err := http.Get(url + exposition.MetricsPath)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer func() { _ = response.Body.Close() }()
+	page, err := io.ReadAll(response.Body)
+	if err != nil {
+		b.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(page), "\ngo_goroutines ")
+	if _, err := fmt.Sscan(rest, &goroutines); err != nil {
+		b.Fatalf("%s has no go_goroutines: %v", exposition.MetricsPath, err)
+	}
+	return goroutines
 }
 
 // get reads a page and returns its size on the wire.

@@ -99,7 +99,7 @@ func run(ctx context.Context, options agent.Options, kubeconfig string) error {
 		return err
 	}
 	config.UserAgent = program + "/" + version.String()
-	slices, err := agent.EndpointSlices(config, options.Namespace, options.Service)
+	slices, err := agent.EndpointSlices(config, options.Namespace, options.Service, options.TargetsService)
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -142,6 +143,8 @@ func TestResultsAreWrittenInTheFormatThatOthersRead(t *testing.T) {
 		"search_p99/steady/vs_default":               {15.7329, "ms", 38.9764, "default scheduler", new(23.3858), lower},
 		"cycle_after_target_moved/5000_nodes/vs_fit": {16.7011, "ms", 1.7667, byFit, nil, lower},
 		"probe_error_p99_us_cpu_busy":                {11.9615, "µs", 688.6, byProbing, new(25.0), lower}, // that of udp4, which is the larger
+		"agent_goroutines_2000_peers":                {24, "goroutines", 8003, byDatagrams, nil, lower},
+		"agent_cpu_cores_1000_peers_1hz":             {0.0997, "cores", 0.3339, byDatagrams, new(0.1), lower},
 		"probe_error_p99_us_cpu_busy_udp6":           {10.2255, "µs", 688.6, byProbing, new(25.0), lower},
 	} {
 		if diff := cmp.Diff(want, got[name]); diff != "" {
@@ -179,6 +182,33 @@ func TestTheTableNamesWhatMissesItsTarget(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, verdicts); diff != "" {
 		t.Errorf("verdicts (-want +got):\n%s\n%s", diff, table)
+	}
+}
+
+func TestABenchmarkThatFailedDoesNotLoseTheOthers(t *testing.T) {
+	text, err := os.ReadFile(printed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, output := filepath.Join(t.TempDir(), "bench.txt"), filepath.Join(t.TempDir(), "bench.json")
+	failed := strings.ReplaceAll(string(text), "BenchmarkAgent/1000peers", "--- FAIL: BenchmarkAgent/1000peers")
+	if err := os.WriteFile(file, []byte(failed), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	err = run(inputs{demo: "there is none", benchmarks: file}, output, io.Discard)
+	for _, want := range []string{"there is none", "agent.Agent/1000peers"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error is %v, want one with %q", err, want)
+		}
+	}
+	written, err := os.ReadFile(output)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]bool{"agent_rss_mib_1000_peers": false, "agent_rss_mib_100_peers": true, "probe_error_p99_us_cpu_busy": true} {
+		if got := strings.Contains(string(written), `"`+name+`"`); got != want {
+			t.Errorf("%s is there: %t, want %t", name, got, want)
+		}
 	}
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"cmp"
+	"errors"
 	"fmt"
 	"io"
 	"path"
@@ -57,7 +58,7 @@ func parse(r io.Reader) (samples, error) {
 func (s samples) median(benchmark, unit string) (float64, error) {
 	runs := slices.Sorted(slices.Values(s[benchmark][unit]))
 	if len(runs) == 0 {
-		return 0, fmt.Errorf("no %s of benchmark %s: was it renamed, or is it missing in hack/bench.sh?", unit, benchmark)
+		return 0, fmt.Errorf("no %s of benchmark %s: did it fail, was it renamed, or is it missing in hack/bench.sh?", unit, benchmark)
 	}
 	return (runs[(len(runs)-1)/2] + runs[len(runs)/2]) / 2, nil
 }
@@ -82,6 +83,9 @@ const (
 	byProbing   = "pro-bing, the better of its raw and its datagram mode"
 	byDatagrams = "pro-bing in datagram mode, one Pinger per peer"
 	byHTTP      = "HTTP GET, as goldpinger measures"
+	byText      = "the same page in the text format"
+	byAgents    = "the agents of as many nodes read: of each all its pairs, not those to 50 target nodes"
+	byNew       = "the first matrix, which has groups to find"
 )
 
 // The targets are the budgets of pkg/exposition: with them a thousand agents
@@ -104,7 +108,14 @@ var pairs = []pair{
 	{"collect_round_1000_agents", "source.Collect/1000agents", "source.CollectByExpfmt/1000agents", "ns/op", "s", 1e-9, byFamilies, nil},
 	{"collect_round_5000_agents", "source.Collect/5000agents", "source.CollectByExpfmt/5000agents", "ns/op", "s", 1e-9, byFamilies, new(10.0)},
 	{"collector_rss_mib_5000", "source.Collect/5000agents", "source.CollectByExpfmt/5000agents", "rss-MiB", "MiB", 1, byFamilies, new(600.0)},
+	{"collect_prometheus_cpu_seconds_per_round_200_nodes", "source.CollectFromPrometheus/200nodes", "source.Collect/200agents", "cpu-s/op", "s", 1, byAgents, nil},
+	{"collect_prometheus_cpu_seconds_per_round_1000_nodes", "source.CollectFromPrometheus/1000nodes", "source.Collect/1000agents", "cpu-s/op", "s", 1, byAgents, nil},
+	{"collect_prometheus_cpu_seconds_per_round_5000_nodes", "source.CollectFromPrometheus/5000nodes", "source.Collect/5000agents", "cpu-s/op", "s", 1, byAgents, nil},
+	{"collect_prometheus_rss_mib_5000_nodes", "source.CollectFromPrometheus/5000nodes", "source.Collect/5000agents", "rss-MiB", "MiB", 1, byAgents, nil},
 	{"series_5000_nodes", "agent.Series/default", "agent.Series/unlimited", "series", "series", 1, "without --max-series", new(400_000.0)},
+
+	{"estimates_cpu_seconds_per_matrix_5000_nodes", "latency.NextEstimator/5000nodes/labels=true", "latency.NewEstimator/5000nodes/labels=true", "cpu-s/op", "s", 1, byNew, nil},
+	{"estimates_cpu_seconds_per_matrix_5000_nodes_no_labels", "latency.NextEstimator/5000nodes/labels=false", "latency.NewEstimator/5000nodes/labels=false", "cpu-s/op", "s", 1, byNew, nil},
 
 	{"costs/5000_nodes/vs_computed_anew", "placement.CostsOfAllNodes/5000nodes/10replicas", "placement.Latencies/5000nodes/10replicas", "ns/op", "ms", 1e-6, "costs computed for each pod", nil},
 
@@ -135,32 +146,32 @@ var udp, icmp, tcp, probing = []string{"udp4", "udp6"}, []string{"icmp4", "icmp6
 func contests() []contest {
 	all := []contest{
 		{
-			name: "agent_cpu_cores_1000_peers_1hz", benchmark: "agent.Agent", ours: []string{"cores"}, theirs: []string{"cores"},
+			name: "agent_cpu_cores_1000_peers_1hz", benchmark: "agent.Agent/1000peers", ours: []string{"cores"}, theirs: []string{"cores"},
 			theirIn: "probe.Load/probing", unit: "cores", baselineName: byDatagrams, target: 0.1,
 		},
 		{
-			name: "agent_cpu_cores_1000_peers_1hz_vs_probing", benchmark: "agent.Agent", ours: []string{"cores"}, theirs: []string{"cores"},
+			name: "agent_cpu_cores_1000_peers_1hz_vs_probing", benchmark: "agent.Agent/1000peers", ours: []string{"cores"}, theirs: []string{"cores"},
 			theirIn: "probe.Load/probing", unit: "cores", baselineName: byDatagrams, ofBaseline: 1.0 / 4,
 		},
 		{
-			name: "agent_rss_mib_1000_peers", benchmark: "agent.Agent", ours: []string{"rss-MiB"}, theirs: []string{"RSS-MiB"},
+			name: "agent_rss_mib_1000_peers", benchmark: "agent.Agent/1000peers", ours: []string{"rss-MiB"}, theirs: []string{"RSS-MiB"},
 			theirIn: "probe.Load/probing", unit: "MiB", baselineName: byDatagrams, target: 40,
 		},
 		{
-			name: "scrape_bytes_1000_peers", benchmark: "agent.Agent", ours: []string{"matrix-B"}, theirs: []string{"wire-B"},
+			name: "scrape_bytes_1000_peers", benchmark: "agent.Agent/1000peers", ours: []string{"matrix-B"}, theirs: []string{"wire-B"},
 			theirIn: "exposition.Encode/text/1000", unit: "B", baselineName: asText, target: 200_000,
 		},
 		{
-			name: "scrape_bytes_1000_peers_gzip", benchmark: "agent.Agent", ours: []string{"matrix-gzip-B"}, theirs: []string{"gzip-B"},
+			name: "scrape_bytes_1000_peers_gzip", benchmark: "agent.Agent/1000peers", ours: []string{"matrix-gzip-B"}, theirs: []string{"gzip-B"},
 			theirIn: "exposition.Encode/text/1000", unit: "B", baselineName: asText, target: 60_000,
 		},
 		{
-			name: "scrape_bytes_1000_peers_metrics", benchmark: "agent.Agent", ours: []string{"metrics-B"}, theirs: []string{"metrics-text-B"},
-			unit: "B", baselineName: "the same page in the text format", target: 260_000,
+			name: "scrape_bytes_1000_peers_metrics", benchmark: "agent.Agent/1000peers", ours: []string{"metrics-B"}, theirs: []string{"metrics-text-B"},
+			unit: "B", baselineName: byText, target: 260_000,
 		},
 		{
-			name: "scrape_bytes_1000_peers_metrics_gzip", benchmark: "agent.Agent", ours: []string{"metrics-gzip-B"}, theirs: []string{"metrics-text-B"},
-			unit: "B", baselineName: "the same page in the text format", target: 70_000,
+			name: "scrape_bytes_1000_peers_metrics_gzip", benchmark: "agent.Agent/1000peers", ours: []string{"metrics-gzip-B"}, theirs: []string{"metrics-text-B"},
+			unit: "B", baselineName: byText, target: 70_000,
 		},
 		{
 			name: "probe_cpu_cores_1000_peers_1hz", benchmark: "probe.Load/udp", ours: []string{"cores"}, theirs: []string{"cores"},
@@ -178,6 +189,29 @@ func contests() []contest {
 			name: "probe_rss_mib_1000_peers_1hz", benchmark: "probe.Load/udp", ours: []string{"RSS-MiB"}, theirs: []string{"RSS-MiB"},
 			theirIn: "probe.Load/probing", unit: "MiB", baselineName: byDatagrams, target: 40,
 		},
+	}
+	for _, size := range []struct {
+		peers int
+		load  string
+	}{{100, "probe.Load/probing-100"}, {1000, "probe.Load/probing"}, {2000, "probe.Load/probing-2000"}} {
+		benchmark := fmt.Sprintf("agent.Agent/%dpeers", size.peers)
+		beside := func(name, ours, theirs, unit string) contest {
+			return contest{
+				name: fmt.Sprintf(name, size.peers), benchmark: benchmark, ours: []string{ours}, theirs: []string{theirs},
+				theirIn: size.load, unit: unit, baselineName: byDatagrams,
+			}
+		}
+		all = append(all, beside("agent_goroutines_%d_peers", "goroutines", "goroutines", "goroutines"))
+		if size.peers == 1000 {
+			continue // the rest of it has targets, and is above
+		}
+		all = append(all, beside("agent_cpu_cores_%d_peers_1hz", "cores", "cores", "cores"), beside("agent_rss_mib_%d_peers", "rss-MiB", "RSS-MiB", "MiB"))
+		for _, page := range []struct{ name, path string }{{"scrape_bytes_%d_peers", "matrix"}, {"scrape_bytes_%d_peers_metrics", "metrics"}} {
+			all = append(all, contest{
+				name: fmt.Sprintf(page.name, size.peers), benchmark: benchmark, ours: []string{page.path + "-B"}, theirs: []string{page.path + "-text-B"},
+				unit: "B", baselineName: byText,
+			})
+		}
 	}
 	add := func(quantile, circumstances string, c contest, ours []string, target float64) {
 		c.benchmark = "probe.Accuracy/" + strings.ReplaceAll(circumstances, "_", "-")
@@ -255,28 +289,30 @@ func (s samples) medians(benchmark string, units []string) ([]float64, error) {
 	return all, nil
 }
 
-// addBenchmarks adds what the benchmarks found.
+// addBenchmarks adds what the benchmarks found. The error names all that they
+// should have and did not.
 func (r results) addBenchmarks(s samples) error {
+	var errs []error
 	for _, p := range pairs {
-		ours, err := s.median(p.ours, p.measured)
-		if err != nil {
-			return err
-		}
-		theirs, err := s.median(p.theirs, p.measured)
-		if err != nil {
-			return err
-		}
-		if err := r.add(p.name, result{
-			Value: p.scale * ours, Unit: p.unit, Baseline: p.scale * theirs, BaselineName: p.baselineName,
-			Target: p.target, Better: lower,
-		}); err != nil {
-			return err
-		}
+		errs = append(errs, r.addPair(s, p))
 	}
 	for _, c := range contests() {
-		if err := r.addContest(s, c); err != nil {
-			return err
-		}
+		errs = append(errs, r.addContest(s, c))
 	}
-	return nil
+	return errors.Join(errs...)
+}
+
+func (r results) addPair(s samples, p pair) error {
+	ours, err := s.median(p.ours, p.measured)
+	if err != nil {
+		return err
+	}
+	theirs, err := s.median(p.theirs, p.measured)
+	if err != nil {
+		return err
+	}
+	return r.add(p.name, result{
+		Value: p.scale * ours, Unit: p.unit, Baseline: p.scale * theirs, BaselineName: p.baselineName,
+		Target: p.target, Better: lower,
+	})
 }

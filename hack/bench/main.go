@@ -1,10 +1,12 @@
 // Command bench sets what benchmarks and the demo measured beside what it is
 // compared with, as JSON for machines and a table for a person. It judges
-// nothing by its exit code: times depend on the machine.
+// nothing by its exit code: times depend on the machine. It fails if something
+// was not measured.
 package main
 
 import (
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -34,38 +36,24 @@ type inputs struct {
 	matrices         string // directory
 }
 
+// run writes what results there are, also where it returns an error: what one
+// part of the inputs lacks does not lose the others.
 func run(in inputs, output string, table io.Writer) error {
 	r := make(results)
+	var errs []error
 	if in.demo != "" {
-		data, err := os.ReadFile(in.demo)
-		if err != nil {
-			return fmt.Errorf("read report of the demo: %w", err)
-		}
-		var report trial.Report
-		if err := json.Unmarshal(data, &report); err != nil {
-			return fmt.Errorf("%s is not a report of the demo: %w", in.demo, err)
-		}
-		if err := r.addDemo(&report); err != nil {
-			return fmt.Errorf("%s: %w", in.demo, err)
+		if err := r.addReport(in.demo); err != nil {
+			errs = append(errs, fmt.Errorf("report of the demo %s: %w", in.demo, err))
 		}
 	}
 	if in.benchmarks != "" {
-		printed, err := os.Open(in.benchmarks)
-		if err != nil {
-			return fmt.Errorf("read benchmarks: %w", err)
-		}
-		defer printed.Close()
-		samples, err := parse(printed)
-		if err != nil {
-			return fmt.Errorf("read benchmarks from %s: %w", in.benchmarks, err)
-		}
-		if err := r.addBenchmarks(samples); err != nil {
-			return fmt.Errorf("%s: %w", in.benchmarks, err)
+		if err := r.addPrinted(in.benchmarks); err != nil {
+			errs = append(errs, fmt.Errorf("benchmarks %s: %w", in.benchmarks, err))
 		}
 	}
 	if in.estimates {
 		if err := r.addEstimates(in.matrices, table); err != nil {
-			return fmt.Errorf("judge estimates: %w", err)
+			errs = append(errs, fmt.Errorf("judge estimates: %w", err))
 		}
 		fmt.Fprintln(table)
 	}
@@ -77,5 +65,32 @@ func run(in inputs, output string, table io.Writer) error {
 		return fmt.Errorf("write results: %w", err)
 	}
 	r.table(table)
-	return nil
+	return errors.Join(errs...)
+}
+
+// addReport adds what the demo reported in file.
+func (r results) addReport(file string) error {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	var report trial.Report
+	if err := json.Unmarshal(data, &report); err != nil {
+		return err
+	}
+	return r.addDemo(&report)
+}
+
+// addPrinted adds what go test -bench printed into file.
+func (r results) addPrinted(file string) error {
+	printed, err := os.Open(file)
+	if err != nil {
+		return err
+	}
+	defer printed.Close()
+	s, err := parse(printed)
+	if err != nil {
+		return err
+	}
+	return r.addBenchmarks(s)
 }

@@ -1,6 +1,7 @@
 package chart_test
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -18,7 +19,7 @@ import (
 func agentOptions(t *testing.T, values string) agent.Options {
 	t.Helper()
 	container := get[*appsv1.DaemonSet](t, render(t, values), agentKey).Spec.Template.Spec.Containers[0]
-	fields := map[string]string{"spec.nodeName": "near-1", "status.podIP": "10.244.0.7", "metadata.namespace": "netlatency"}
+	fields := map[string]string{"spec.nodeName": "near-1", "status.podIPs": "10.244.0.7,fd00::7", "metadata.namespace": "netlatency"}
 	for _, variable := range container.Env {
 		t.Setenv(variable.Name, fields[variable.ValueFrom.FieldRef.FieldPath])
 	}
@@ -42,8 +43,8 @@ func agentOptions(t *testing.T, values string) agent.Options {
 // values: they must be the same.
 func TestTheChartsDefaultsAreTheAgents(t *testing.T) {
 	got := agentOptions(t, "")
-	if got.NodeName != "near-1" || got.BindAddress != "10.244.0.7" || got.Namespace != "netlatency" {
-		t.Errorf("the agent does not know its node, address and namespace: %+v", got)
+	if got.NodeName != "near-1" || !slices.Equal(got.BindAddresses, []string{"10.244.0.7", "fd00::7"}) || got.Namespace != "netlatency" {
+		t.Errorf("the agent does not know its node, addresses and namespace: %+v", got)
 	}
 	if diff := cmp.Diff(agent.DefaultOptions(), got); diff != "" {
 		t.Errorf("options (-agent's own +chart's):\n%s", diff)
@@ -55,7 +56,8 @@ func TestValuesReachTheAgent(t *testing.T) {
 		NodeName:         "near-1",
 		Namespace:        "netlatency",
 		Service:          "netlatency-agent",
-		BindAddress:      "10.244.0.7",
+		BindAddresses:    []string{"10.244.0.7", "fd00::7"},
+		TargetsService:   "near-targets",
 		HTTPPort:         9465,
 		ProbePort:        9465,
 		Interval:         5 * time.Second,
@@ -73,6 +75,13 @@ func TestValuesReachTheAgent(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, agentOptions(t, everyValue)); diff != "" {
 		t.Errorf("options (-want +got):\n%s", diff)
+	}
+}
+
+func TestInADualStackClusterAgentsAreKnownByBothFamilies(t *testing.T) {
+	spec := get[*corev1.Service](t, render(t, ""), "Service netlatency/netlatency-agent").Spec
+	if spec.IPFamilyPolicy == nil || *spec.IPFamilyPolicy != corev1.IPFamilyPolicyPreferDualStack {
+		t.Errorf("the agents' Service has the family policy %v, want %s", spec.IPFamilyPolicy, corev1.IPFamilyPolicyPreferDualStack)
 	}
 }
 

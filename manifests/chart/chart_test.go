@@ -156,8 +156,8 @@ func TestPermissions(t *testing.T) {
 		},
 		"Role netlatency/netlatency-scheduler": {
 			{APIGroups: []string{"coordination.k8s.io"}, Resources: []string{"leases"}, Verbs: []string{"create"}},
-			{APIGroups: []string{"coordination.k8s.io"}, Resources: []string{"leases"}, ResourceNames: []string{"netlatency-scheduler"}, Verbs: []string{"get", "update"}},
-			{APIGroups: []string{"discovery.k8s.io"}, Resources: []string{"endpointslices"}, Verbs: read},
+			{APIGroups: []string{"coordination.k8s.io"}, Resources: []string{"leases"}, ResourceNames: []string{"netlatency-scheduler", "netlatency-targets"}, Verbs: []string{"get", "update"}},
+			{APIGroups: []string{"discovery.k8s.io"}, Resources: []string{"endpointslices"}, Verbs: append(read, "create", "update", "delete")},
 		},
 	} {
 		if diff := cmp.Diff(want, get[*rbacv1.Role](t, objects, key).Rules); diff != "" {

@@ -119,6 +119,7 @@ func TestPluginArguments(t *testing.T) {
 				Namespace: "netlatency", Service: "netlatency-agent", Port: "http",
 				Interval: duration(10 * time.Second), Timeout: duration(3 * time.Second),
 			}},
+			TargetSlices:   config.TargetSlices{Namespace: "netlatency", Service: "netlatency-targets"},
 			StaleAfter:     duration(2 * time.Minute),
 			Statistic:      config.Statistic{TailWeight: 0.1, LossPenalty: duration(200 * time.Millisecond)},
 			Hysteresis:     config.Hysteresis{Ratio: 0.05, Floor: duration(50 * time.Microsecond)},
@@ -145,12 +146,15 @@ func TestPluginArguments(t *testing.T) {
 		}},
 		{"agents of another installation", "scheduler: {args: {source: {agents: {namespace: probes, service: agents}}}}", func(args *config.NetLatencyArgs) {
 			args.Source.Agents.Namespace, args.Source.Agents.Service = "probes", "agents"
+			args.TargetSlices.Namespace = "probes"
 		}},
 		{"a file instead of the agents", "scheduler: {args: {source: {file: {path: /matrix.jsonl}}}}", func(args *config.NetLatencyArgs) {
 			args.Source = config.Source{File: &config.FileSource{Path: "/matrix.jsonl", Interval: duration(10 * time.Second)}}
 		}},
 		{"no targets", "targets: []", func(args *config.NetLatencyArgs) { args.Targets = []config.Target{} }},
-		{"agents of another name", "fullnameOverride: nearby", func(args *config.NetLatencyArgs) { args.Source.Agents.Service = "nearby-agent" }},
+		{"agents of another name", "fullnameOverride: nearby", func(args *config.NetLatencyArgs) {
+			args.Source.Agents.Service, args.TargetSlices.Service = "nearby-agent", "nearby-targets"
+		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			want := plain()
@@ -218,6 +222,7 @@ scheduler:
     window: 1m
     staleAfter: 5m
     source: {agents: {interval: 5s, timeout: 1s}}
+    targetSlices: {namespace: probes, service: near-targets}
     statistic: {tailWeight: 0, lossPenalty: 100ms}
     hysteresis: {ratio: 0.1, floor: 50us}
     band: {ratio: 0.2, floor: 1ms}
@@ -255,7 +260,7 @@ func TestEveryValueLeadsToAValidConfiguration(t *testing.T) {
 		"- name: registry", "mirror/agent:v1", "--interval=5s", "--burst=3", "--spacing=10ms", "--timeout=1s", "--window=2m30s",
 		"--loss-window=10m", "--max-peers=20", "--methods=tcp,udp", "--full-size=1400", "--max-series=10", "--packets-per-second=100", "--sample-stream", "prometheus.io/scrape", "system-node-critical",
 		"probes: \"true\"", "key: gpu", "memory: 64Mi", "mirror/scheduler:v1", "replicas: 3", "schedulers: \"true\"", "system-cluster-critical",
-		"--emulated-version=1.35", "--v=2", "node-role.kubernetes.io/control-plane", "memory: 2Gi", "imagePullPolicy: Always", "hostNetwork: true",
+		"--targets-service=near-targets", "namespace: probes", "--emulated-version=1.35", "--v=2", "node-role.kubernetes.io/control-plane", "memory: 2Gi", "imagePullPolicy: Always", "hostNetwork: true",
 		"interval: 20s", "monitor: \"yes\"", "scrapeNativeHistograms: true", "rule: \"yes\"", "record: netlatency:rtt_seconds:mean5m", "secretName: prometheus", "mountPath: /var/run/secrets/prometheus",
 	} {
 		if !strings.Contains(all.String(), want) {

@@ -116,7 +116,7 @@ func TestDocumentedValuesLeadToAValidConfiguration(t *testing.T) {
 }
 
 func TestEveryFlagOfTheAgentIsDocumentedWithItsDefault(t *testing.T) {
-	for _, name := range []string{"NODE_NAME", "POD_IP", "POD_NAMESPACE"} {
+	for _, name := range []string{"NODE_NAME", "POD_IPS", "POD_NAMESPACE"} {
 		t.Setenv(name, "$"+name) // as the documentation writes it
 	}
 	options := agent.DefaultOptions()

@@ -57,6 +57,7 @@ func TestTheSchemaFollowsTheArguments(t *testing.T) {
 		"Args":              reflect.TypeFor[configv1.NetLatencyArgs](),
 		"Source":            reflect.TypeFor[configv1.Source](),
 		"AgentsSource":      reflect.TypeFor[configv1.AgentsSource](),
+		"TargetSlices":      reflect.TypeFor[configv1.TargetSlices](),
 		"PrometheusSource":  reflect.TypeFor[configv1.PrometheusSource](),
 		"PrometheusQueries": reflect.TypeFor[configv1.PrometheusQueries](),
 		"ClientTLS":         reflect.TypeFor[configv1.ClientTLS](),

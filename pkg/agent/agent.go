@@ -3,9 +3,8 @@ package agent
 import (
 	"context"
 	"fmt"
-	"net"
 	"net/netip"
-	"strconv"
+	"slices"
 	"strings"
 	"time"
 
@@ -28,9 +27,10 @@ type engine interface {
 	Counters() probe.Counters
 }
 
-// way is a method to probe peers by, and its engine.
+// way is a method to probe peers of one address family by, and its engine.
 type way struct {
 	method probe.Method
+	ipv6   bool
 	engine engine
 	// probes are to be sent next, each to the pair and by the rung of the same
 	// index.
@@ -39,11 +39,19 @@ type way struct {
 	rungs  []int
 }
 
+// address is where a peer is probed this way, the zero value if it is not.
+func (w *way) address(p peer) netip.AddrPort {
+	if p.Address.Is6() != w.ipv6 {
+		return netip.AddrPort{}
+	}
+	return p.address(w.method)
+}
+
 // Agent is the probe agent of one node.
 type Agent struct {
 	options   Options
 	version   string
-	own       netip.Addr
+	own       addresses // one of each family; peers are probed in the first that they have
 	clock     clock.Clock
 	discovery *discovery
 	metrics   *metrics
@@ -70,9 +78,9 @@ func newAgent(options Options, version string, slices cache.ListerWatcher, now c
 	if err := options.Validate(); err != nil {
 		return nil, err
 	}
-	own, err := netip.ParseAddr(options.BindAddress)
+	own, err := options.addresses()
 	if err != nil {
-		return nil, fmt.Errorf("read bind address: %w", err)
+		return nil, err
 	}
 	discovery, err := newDiscovery(slices)
 	if err != nil {
@@ -81,7 +89,7 @@ func newAgent(options Options, version string, slices cache.ListerWatcher, now c
 	return &Agent{
 		options:   options,
 		version:   version,
-		own:       own.Unmap(),
+		own:       own,
 		clock:     now,
 		discovery: discovery,
 		metrics:   newMetrics(options.NodeName, version),
@@ -109,17 +117,16 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	address := net.JoinHostPort(a.own.String(), strconv.Itoa(a.options.HTTPPort))
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+	listeners, err := a.listen(ctx)
 	if err != nil {
-		return fmt.Errorf("listen for HTTP on %s: %w", address, err)
+		return err
 	}
 	for _, e := range engines {
 		group.Go(func() error { return e.Run(ctx) })
 	}
-	logger.Info("Agent started", "version", a.version, "address", address, "probePort", a.options.ProbePort, "methods", a.methods())
+	logger.Info("Agent started", "version", a.version, "addresses", a.own, "httpPort", a.options.HTTPPort, "probePort", a.options.ProbePort, "methods", a.methods())
 
-	group.Go(func() error { return a.serve(ctx, listener) })
+	group.Go(func() error { return a.serve(ctx, listeners) })
 	group.Go(func() error { a.discovery.Run(ctx); return nil })
 	group.Go(func() error { a.loop(ctx); return nil })
 	err = group.Wait()
@@ -134,45 +141,48 @@ type runner interface {
 	Close() error
 }
 
-// open opens the engines of the methods, and that of UDP in any case, for the
-// sake of the peers who want to be answered. What was opened is returned with
-// an error too. A method that the system refuses is left out, for the next one
-// on the ladder takes its place.
+// open opens the engines of the methods at each address, and those of UDP in
+// any case, for the sake of the peers who want to be answered. What was opened
+// is returned with an error too. A method that the system refuses is left out,
+// for the next one on the ladder takes its place.
 func (a *Agent) open(ctx context.Context) (engines []runner, err error) {
 	logger := klog.FromContext(ctx)
-	udp, err := a.openMethod(ctx, probe.MethodUDP)
-	if err != nil {
-		return nil, err
-	}
-	engines = append(engines, udp)
-	for _, name := range a.options.Methods {
-		method := probe.Method(name)
-		e, err := udp, error(nil)
-		if method != probe.MethodUDP {
-			if e, err = a.openMethod(ctx, method); err == nil {
-				engines = append(engines, e)
-			}
-		}
+	for _, own := range a.own {
+		udp, err := a.openMethod(ctx, probe.MethodUDP, own)
 		if err != nil {
-			logger.Error(err, "A method of probing is not to be had here and is left out", "method", method)
-			continue
+			return engines, err
 		}
-		a.ways = append(a.ways, way{method: method, engine: e})
-	}
-	if len(a.ways) == 0 {
-		return engines, fmt.Errorf("none of --methods %s is to be had on this system", strings.Join(a.options.Methods, ","))
+		engines = append(engines, udp)
+		before := len(a.ways)
+		for _, name := range a.options.Methods {
+			method := probe.Method(name)
+			e, err := udp, error(nil)
+			if method != probe.MethodUDP {
+				if e, err = a.openMethod(ctx, method, own); err == nil {
+					engines = append(engines, e)
+				}
+			}
+			if err != nil {
+				logger.Error(err, "A method of probing is not to be had here and is left out", "method", method, "address", own)
+				continue
+			}
+			a.ways = append(a.ways, way{method: method, ipv6: own.Is6(), engine: e})
+		}
+		if len(a.ways) == before {
+			return engines, fmt.Errorf("none of --methods %s is to be had on this system at %s", strings.Join(a.options.Methods, ","), own)
+		}
 	}
 	a.collect(engines)
 	return engines, nil
 }
 
-// openMethod opens the engine of a method.
-func (a *Agent) openMethod(ctx context.Context, method probe.Method) (runner, error) {
+// openMethod opens the engine of a method at an address of the agent's own.
+func (a *Agent) openMethod(ctx context.Context, method probe.Method, own netip.Addr) (runner, error) {
 	logger := klog.FromContext(ctx)
 	outcome := func(o probe.Outcome) { a.outcome(logger, method, o) }
 	switch method {
 	case probe.MethodUDP:
-		address := netip.AddrPortFrom(a.own, uint16(a.options.ProbePort))
+		address := netip.AddrPortFrom(own, uint16(a.options.ProbePort))
 		udp, err := probe.ListenUDP(ctx, address, probe.UDPOptions{
 			Timeout: a.options.Timeout,
 			// A sample waits for the kernel's stamp of its reply, which the
@@ -188,11 +198,11 @@ func (a *Agent) openMethod(ctx context.Context, method probe.Method) (runner, er
 		}
 		return udp, nil
 	case probe.MethodICMP:
-		return opened(probe.ListenICMP(ctx, a.own, probe.ICMPOptions{Timeout: a.options.Timeout, Outcome: outcome}))
+		return opened(probe.ListenICMP(ctx, own, probe.ICMPOptions{Timeout: a.options.Timeout, Outcome: outcome}))
 	case probe.MethodTCP:
-		return opened(probe.OpenTCP(ctx, a.own, probe.TCPOptions{Timeout: a.options.Timeout, Outcome: outcome}))
+		return opened(probe.OpenTCP(ctx, own, probe.TCPOptions{Timeout: a.options.Timeout, Outcome: outcome}))
 	case probe.MethodPortable:
-		return opened(probe.OpenPortable(ctx, a.own, probe.PortableOptions{Timeout: a.options.Timeout, Outcome: outcome}))
+		return opened(probe.OpenPortable(ctx, own, probe.PortableOptions{Timeout: a.options.Timeout, Outcome: outcome}))
 	default:
 		return nil, fmt.Errorf("method %q is not known", method)
 	}
@@ -226,10 +236,12 @@ func (a *Agent) collect(engines []runner) {
 	})
 }
 
-// methods are the methods of the ways.
+// methods are the methods of the ways, each once.
 func (a *Agent) methods() (methods []probe.Method) {
 	for _, w := range a.ways {
-		methods = append(methods, w.method)
+		if !slices.Contains(methods, w.method) {
+			methods = append(methods, w.method)
+		}
 	}
 	return methods
 }
@@ -309,7 +321,7 @@ func (a *Agent) send(ctx context.Context, packets []packet) {
 		})
 		for j, pair := range w.pairs {
 			if pair != nil {
-				pair.sent(w.rungs[j], w.probes[j].Size > probe.MinSize)
+				pair.sent(w.rungs[j], fullSize(w.probes[j]))
 			}
 		}
 		clear(w.pairs)
@@ -321,12 +333,15 @@ func (a *Agent) send(ctx context.Context, packets []packet) {
 func (a *Agent) queue(to *pair, p packet) {
 	rung, method := to.rung(p.burst)
 	for i := range a.ways {
-		if w := &a.ways[i]; w.method == method {
+		if w := &a.ways[i]; w.method == method && w.address(to.peer).IsValid() {
 			size := probe.MinSize
-			if p.full && a.options.FullSize > size && method != probe.MethodTCP { // SYNs have one size
+			if p.full {
+				if method == probe.MethodTCP {
+					return // SYNs have one size
+				}
 				size = a.options.FullSize
 			}
-			w.probes = append(w.probes, probe.Probe{Peer: to.peer.address(method), Size: size, Tag: p.burst})
+			w.probes = append(w.probes, probe.Probe{Peer: w.address(to.peer), Size: size, Tag: p.burst})
 			w.pairs, w.rungs = append(w.pairs, to), append(w.rungs, rung)
 		}
 	}
@@ -337,8 +352,9 @@ func (a *Agent) follow(logger klog.Logger, now time.Time) {
 	if !a.discovery.Synced() {
 		return // half a list would look like peers that have gone
 	}
-	found, zone := peersIn(a.discovery.Slices(), a.options.NodeName, a.own, logger)
-	peers, leftOut := choose(found, a.options.NodeName, zone, a.options.MaxPeers)
+	found, zone := peersIn(a.discovery.Slices(a.options.Service), a.options.NodeName, a.own, logger)
+	found, targets := withTargets(found, a.discovery.Slices(a.options.TargetsService), a.options.NodeName, a.own, slices.Contains(a.methods(), probe.MethodTCP), logger)
+	peers, leftOut := choose(found, targets, a.options.NodeName, zone, a.options.MaxPeers)
 	if (leftOut > 0) != (a.leftOut > 0) {
 		logger.Info("The number of peers has crossed --max-peers", "maxPeers", a.options.MaxPeers, "leftOut", leftOut)
 	}
@@ -369,7 +385,7 @@ func (a *Agent) follow(logger klog.Logger, now time.Time) {
 func (a *Agent) join(logger klog.Logger, p peer, now time.Time) {
 	var methods []probe.Method
 	for _, w := range a.ways {
-		if p.address(w.method).IsValid() {
+		if w.address(p).IsValid() {
 			methods = append(methods, w.method)
 		}
 	}
@@ -388,7 +404,7 @@ func (a *Agent) join(logger klog.Logger, p peer, now time.Time) {
 // forget has the engines drop what they know of a peer where it was.
 func (a *Agent) forget(p peer) {
 	for _, w := range a.ways {
-		if address := p.address(w.method); address.IsValid() {
+		if address := w.address(p); address.IsValid() {
 			w.engine.Forget(address)
 		}
 	}
@@ -422,6 +438,8 @@ func (a *Agent) outcome(logger klog.Logger, method probe.Method, o probe.Outcome
 			pair.failed(method, o.Probe)
 		case o.Lost:
 			pair.lost(method, o)
+		case fullSize(o.Probe):
+			// That it was not lost is all that it tells.
 		case o.RTT >= 0 && o.RTT <= latency.MaxRTT:
 			if pair.answered(method, o) {
 				logger.V(2).Info("The path to a peer has changed; what was measured before is forgotten", "peer", pair.node)

@@ -54,7 +54,7 @@ func (e *fakeEngine) Forget(peer netip.AddrPort) {
 }
 
 func (e *fakeEngine) Counters() probe.Counters {
-	return probe.Counters{KernelSamples: 7, UserSamples: 2, OutOfBracket: 1, SendFailed: 3, Ignored: map[probe.Reason]uint64{probe.Late: 4}}
+	return probe.Counters{KernelSamples: 7, UserSamples: 2, Reordered: 5, OutOfBracket: 1, SendFailed: 3, Ignored: map[probe.Reason]uint64{probe.Late: 4}}
 }
 
 func (e *fakeEngine) all() []probe.Probe {
@@ -84,8 +84,9 @@ type fixture struct {
 	*Agent
 	t       *testing.T
 	client  *fake.Clientset
-	engine  *fakeEngine // of the first method
-	engines map[probe.Method]*fakeEngine
+	engine  *fakeEngine                  // of the first method
+	engines map[probe.Method]*fakeEngine // of the first address
+	second  map[probe.Method]*fakeEngine // of the second, if there is one
 	clock   *clocktesting.FakeClock
 	logger  klog.Logger
 	ctx     context.Context
@@ -93,7 +94,7 @@ type fixture struct {
 
 func testOptions() Options {
 	o := DefaultOptions()
-	o.NodeName, o.Namespace, o.BindAddress = "node-1", "netlatency", "10.0.0.1"
+	o.NodeName, o.Namespace, o.BindAddresses = "node-1", "netlatency", []string{"10.0.0.1"}
 	o.Methods = []string{"udp"}
 	return o
 }
@@ -101,7 +102,7 @@ func testOptions() Options {
 // slicesOf lists and watches the agents' EndpointSlices in a fake cluster.
 func slicesOf(client *fake.Clientset) cache.ListerWatcher {
 	api := client.DiscoveryV1().EndpointSlices("netlatency")
-	only := ofService("netlatency-agent")
+	only := ofServices("netlatency-agent", "netlatency-targets")
 	return cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 			only(&o)
@@ -116,10 +117,16 @@ func slicesOf(client *fake.Clientset) cache.ListerWatcher {
 
 func newFixture(t *testing.T, options Options, slices ...sliceBuilder) *fixture {
 	t.Helper()
+	return newFixtureAt(t, start, options, slices...)
+}
+
+// newFixtureAt is a fixture whose clock begins at now.
+func newFixtureAt(t *testing.T, now time.Time, options Options, slices ...sliceBuilder) *fixture {
+	t.Helper()
 	logger, ctx := ktesting.NewTestContext(t)
 	f := &fixture{
-		t: t, client: fake.NewClientset(), engines: make(map[probe.Method]*fakeEngine),
-		clock: clocktesting.NewFakeClock(start), logger: logger, ctx: ctx,
+		t: t, client: fake.NewClientset(), engines: make(map[probe.Method]*fakeEngine), second: make(map[probe.Method]*fakeEngine),
+		clock: clocktesting.NewFakeClock(now), logger: logger, ctx: ctx,
 	}
 	a, err := newAgent(options, "v1.2.3", slicesOf(f.client), f.clock)
 	if err != nil {
@@ -127,11 +134,13 @@ func newFixture(t *testing.T, options Options, slices ...sliceBuilder) *fixture 
 	}
 	f.Agent = a
 	var engines []runner
-	for _, method := range options.Methods {
-		e := &fakeEngine{}
-		f.engines[probe.Method(method)] = e
-		engines = append(engines, e)
-		a.ways = append(a.ways, way{method: probe.Method(method), engine: e})
+	for i, own := range a.own {
+		for _, method := range options.Methods {
+			e := &fakeEngine{}
+			[]map[probe.Method]*fakeEngine{f.engines, f.second}[i][probe.Method(method)] = e
+			engines = append(engines, e)
+			a.ways = append(a.ways, way{method: probe.Method(method), ipv6: own.Is6(), engine: e})
+		}
 	}
 	f.engine = f.engines[a.ways[0].method]
 	a.collect(engines)
@@ -154,7 +163,7 @@ func (f *fixture) peersAre(builders ...sliceBuilder) {
 	for _, b := range builders {
 		want[b.Name] = b.EndpointSlice
 	}
-	for _, old := range f.discovery.Slices() {
+	for _, old := range f.known() {
 		if want[old.Name] == nil {
 			if err := api.Delete(f.ctx, old.Name, metav1.DeleteOptions{}); err != nil {
 				f.t.Fatal(err)
@@ -174,12 +183,17 @@ func (f *fixture) peersAre(builders ...sliceBuilder) {
 	}
 	eventually(f.t, "the informer has seen the slices", func() bool {
 		have := make(map[string]*discoveryv1.EndpointSlice)
-		for _, s := range f.discovery.Slices() {
+		for _, s := range f.known() {
 			have[s.Name] = s
 		}
 		return cmp.Equal(want, have, cmpopts.IgnoreTypes(metav1.TypeMeta{}, metav1.ObjectMeta{}), cmpopts.EquateEmpty())
 	})
 	f.follow(f.logger, f.clock.Now())
+}
+
+// known is the slices that the agent sees.
+func (f *fixture) known() []*discoveryv1.EndpointSlice {
+	return append(f.discovery.Slices(f.options.Service), f.discovery.Slices("netlatency-targets")...)
 }
 
 // probes has all that the plan wants in the next span sent.
@@ -511,14 +525,42 @@ func TestLargePacketsThatDoNotPassAreCountedAndMoveNothing(t *testing.T) {
 		}
 		f.engine.sent = nil
 	}
-	if large != 12 {
-		t.Errorf("%v of %v probes were of full size: want the 12 of three bursts", large, large+small)
+	if large != 3 || small != 12*fullSizeRounds {
+		t.Errorf("%v probes were of full size and %v small: want one after each fourth burst, and bursts as they are", large, small)
 	}
 	f.wantSeries(exposition.FullSizeProbesLostTotal, map[string]float64{"node-2": large})
 	f.wantSeries(exposition.AgentFullSizeProbesSentTotal, map[string]float64{"": large})
+	f.wantSeries(exposition.ProbesSentTotal, map[string]float64{"node-2": small})
+	f.wantSeries(exposition.ProbesLostTotal, map[string]float64{})
 	f.wantSeries(exposition.AgentPairs, map[string]float64{"udp": 1, "icmp": 0})
+	if d := f.Window(0).Rows[0].Distribution; d.Lost != 0 || d.Samples != int(small) {
+		t.Errorf("%d probes count as lost, %d as samples: want none and the %v small ones", d.Lost, d.Samples, small)
+	}
+}
+
+// A burst whose small probes are all lost is lost, whatever came of the one of
+// full size.
+func TestAPacketOfFullSizeDoesNotHideALostBurst(t *testing.T) {
+	o := testOptions()
+	o.Methods = []string{"udp", "icmp"}
+	f := newFixture(t, o, slice("a").ready("node-2", "10.0.0.2"))
+	round := func(lost bool) {
+		f.probes(o.Interval)
+		for _, p := range f.engine.all() {
+			f.outcome(f.logger, probe.MethodUDP, probe.Outcome{Probe: p, Sent: f.clock.Now(), RTT: ms, Lost: lost && p.Size == probe.MinSize})
+		}
+		f.engine.sent = nil
+	}
+	for range fullSizeRounds - 1 {
+		round(false)
+	}
+	round(true)
+	f.probes(o.Interval)
+	if n := len(f.engines[probe.MethodICMP].all()); n != o.Burst {
+		t.Errorf("%d probes are by the next method after a lost burst: want %d", n, o.Burst)
+	}
 	if d := f.Window(0).Rows[0].Distribution; d.Lost != 0 {
-		t.Errorf("%d probes count as lost: want none, for small packets pass", d.Lost)
+		t.Errorf("%d probes count as lost: want none, the burst was lost whole", d.Lost)
 	}
 }
 
@@ -557,6 +599,70 @@ func TestPeersBeyondTheShareOfSeriesAreInTheMatrixOnly(t *testing.T) {
 	}
 }
 
+// In a dual-stack cluster each peer is probed in the first of the agent's
+// families that it has, and is one peer whatever slices it is in.
+func TestPeersOfBothFamilies(t *testing.T) {
+	o := testOptions()
+	o.BindAddresses, o.Methods = []string{"10.0.0.1", "fd00::1"}, []string{"udp", "icmp"}
+	o.FullSize = 0
+	ipv4 := slice("a").ready("node-2", "10.0.0.2").ready("node-3", "10.0.0.3")
+	ipv6 := slice("b").ipv6().ready("node-2", "fd00::2").ready("node-4", "fd00::4")
+	f := newFixture(t, o, ipv4, ipv6)
+	f.wantSeries(exposition.AgentPeers, map[string]float64{"": 3})
+	probed := func(e *fakeEngine) map[string]int {
+		counts := make(map[string]int)
+		for _, p := range e.all() {
+			counts[p.Peer.String()]++
+		}
+		e.sent = nil
+		return counts
+	}
+	first, second := f.engines[probe.MethodUDP], f.second[probe.MethodUDP]
+	round := func(want4, want6 map[string]int) {
+		t.Helper()
+		f.probes(10 * time.Second)
+		for _, e := range []*fakeEngine{first, second} {
+			for _, p := range e.all() {
+				f.outcome(f.logger, probe.MethodUDP, probe.Outcome{Probe: p, Sent: f.clock.Now(), RTT: ms})
+			}
+		}
+		if diff := cmp.Diff([]map[string]int{want4, want6}, []map[string]int{probed(first), probed(second)}); diff != "" {
+			t.Errorf("probes by address, in IPv4 and in IPv6 (-want +got):\n%s", diff)
+		}
+	}
+	round(map[string]int{"10.0.0.2:9465": 4, "10.0.0.3:9465": 4}, map[string]int{"[fd00::4]:9465": 4})
+	f.wantRows("node-2", "node-3", "node-4")
+
+	// Node 2 loses its IPv4 address and is reached by the other; what was
+	// measured stays. Node 4 gets one.
+	f.peersAre(slice("a").ready("node-3", "10.0.0.3").ready("node-4", "10.0.0.4"), ipv6)
+	if diff := cmp.Diff([]string{"10.0.0.2:9465"}, texts(first.forgotten)); diff != "" {
+		t.Errorf("forgotten in IPv4 (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff([]string{"[fd00::4]:9465"}, texts(second.forgotten)); diff != "" {
+		t.Errorf("forgotten in IPv6 (-want +got):\n%s", diff)
+	}
+	round(map[string]int{"10.0.0.3:9465": 4, "10.0.0.4:9465": 4}, map[string]int{"[fd00::2]:9465": 4})
+	for _, row := range f.Window(0).Rows {
+		if row.Samples != 8 {
+			t.Errorf("%s has %d samples: want those of both rounds", row.Peer, row.Samples)
+		}
+	}
+
+	// The ladder of a peer is that of its family.
+	for range 2 {
+		f.probes(10 * time.Second)
+		f.answers()
+		for _, p := range second.all() {
+			f.outcome(f.logger, probe.MethodUDP, probe.Outcome{Probe: p, Sent: f.clock.Now(), Lost: true})
+		}
+		second.sent = nil
+	}
+	if diff := cmp.Diff(map[string]int{"[fd00::2]:0": 4}, probed(f.second[probe.MethodICMP])); diff != "" {
+		t.Errorf("probes by ICMP in IPv6 after UDP is lost (-want +got):\n%s", diff)
+	}
+}
+
 func TestTwoPeersThatSwapAddresses(t *testing.T) {
 	f := newFixture(t, testOptions(), slice("a").ready("node-2", "10.0.0.2").ready("node-3", "10.0.0.3"))
 	f.peersAre(slice("a").ready("node-2", "10.0.0.3").ready("node-3", "10.0.0.2"))
@@ -589,6 +695,7 @@ func TestMorePeersThanAreProbed(t *testing.T) {
 func TestTheAgentSaysHowItIs(t *testing.T) {
 	f := newFixture(t, testOptions(), slice("a").ready("node-2", "10.0.0.2"))
 	f.wantSeries(exposition.AgentSamplesTotal, map[string]float64{"kernel": 7, "user": 2})
+	f.wantSeries(exposition.AgentReorderedSamplesTotal, map[string]float64{"": 5})
 	f.wantSeries(exposition.AgentInvalidPacketsTotal, map[string]float64{"late": 4, "out_of_bracket": 1})
 	f.wantSeries(exposition.AgentSendErrorsTotal, map[string]float64{"": 3})
 	f.wantSeries(exposition.AgentReflectorRepliesTotal, map[string]float64{"": 0})

@@ -2,21 +2,22 @@ package agent
 
 import (
 	"fmt"
+	"slices"
 
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 )
 
-// EndpointSlices lists and watches the EndpointSlices of a Service in the
-// cluster of config, which it does not change. The client knows no other kind:
+// EndpointSlices lists and watches the EndpointSlices of Services in the
+// cluster of config, which it does not change. Names that are empty are of no
+// Service. The client knows no other kind:
 // the clientset of client-go would add the types of the whole Kubernetes API to
 // an agent that runs on every node.
-func EndpointSlices(config *rest.Config, namespace, service string) (cache.ListerWatcher, error) {
+func EndpointSlices(config *rest.Config, namespace string, services ...string) (cache.ListerWatcher, error) {
 	scheme := runtime.NewScheme()
 	if err := discoveryv1.AddToScheme(scheme); err != nil {
 		return nil, fmt.Errorf("register EndpointSlices: %w", err)
@@ -35,11 +36,14 @@ func EndpointSlices(config *rest.Config, namespace, service string) (cache.Liste
 	if err != nil {
 		return nil, fmt.Errorf("make a client of the cluster at %s: %w", config.Host, err)
 	}
-	return cache.NewFilteredListWatchFromClient(client, "endpointslices", namespace, ofService(service)), nil
+	return cache.NewFilteredListWatchFromClient(client, "endpointslices", namespace, ofServices(services...)), nil
 }
 
-// ofService selects the EndpointSlices of a Service.
-func ofService(name string) func(*metav1.ListOptions) {
-	selector := labels.Set{discoveryv1.LabelServiceName: name}.String()
+// ofServices selects the EndpointSlices of Services.
+func ofServices(names ...string) func(*metav1.ListOptions) {
+	names = slices.DeleteFunc(slices.Clone(names), func(name string) bool { return name == "" })
+	selector := metav1.FormatLabelSelector(&metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{
+		{Key: discoveryv1.LabelServiceName, Operator: metav1.LabelSelectorOpIn, Values: names},
+	}})
 	return func(o *metav1.ListOptions) { o.LabelSelector = selector }
 }

@@ -20,10 +20,18 @@ type ladder struct {
 	since  uint64
 	// proven is the rung that was answered last.
 	proven int
-	// climbing says that the newest burst tries a rung above proven.
+	// climb is the newest burst that tried a rung above proven, which is
+	// climbed; 0 once it was answered. climbing says that it is the newest of
+	// all.
+	climb    uint64
+	climbed  int
 	climbing bool
-	// lost counts probes without a sample on the rung being tried.
-	lost int
+	// answered is the newest burst that was answered. lost counts probes
+	// without a sample of later ones on the rung being tried; lostIn is the
+	// newest of those.
+	answered uint64
+	lost     int
+	lostIn   uint64
 	// down says that every rung has been given up since the last answer.
 	down bool
 	// rounds counts bursts since the last climb or change, and climbs
@@ -73,7 +81,8 @@ func (l *ladder) next() {
 	case l.proven > 0 && l.trying == l.proven && l.lost == 0 && l.rounds >= climbRounds:
 		l.rounds = 0
 		l.climbing = true
-		l.try(l.climbs % l.proven)
+		l.climb, l.climbed = l.burst, l.climbs%l.proven
+		l.try(l.climbed)
 		l.climbs++
 	}
 }
@@ -85,17 +94,30 @@ func (l *ladder) try(rung int) {
 	l.lost = 0
 }
 
-// Answered takes note that a probe of burst on rung was answered.
+// Answered takes note that a probe of burst on rung was answered. That may be
+// long ago: an engine holds the last sample of a burst for the next reply, and
+// if none comes for two intervals.
 func (l *ladder) Answered(burst uint64, rung int) {
-	if rung != l.trying || burst < l.since {
+	switch {
+	case burst == l.climb && rung == l.climbed:
+		l.climb = 0
+		if rung != l.trying {
+			l.try(rung) // a climb whose only sample was held
+		}
+	case rung != l.trying || burst < l.since:
 		return // of before the rung was given up
 	}
-	l.proven, l.climbing, l.lost, l.down = rung, false, 0, false
+	l.proven, l.climbing, l.down = rung, false, false
+	l.answered = max(l.answered, burst)
+	if burst >= l.lostIn {
+		l.lost = 0 // else later bursts were lost meanwhile
+	}
 }
 
 // Lost takes note that a probe of burst on rung brought no sample.
 func (l *ladder) Lost(burst uint64, rung int) {
-	if rung == l.trying && burst >= l.since {
+	if rung == l.trying && burst >= l.since && burst > l.answered {
 		l.lost++
+		l.lostIn = max(l.lostIn, burst)
 	}
 }

@@ -118,6 +118,36 @@ func TestAnswersFromBeforeARungWasLeftDoNotCount(t *testing.T) {
 	}
 }
 
+// An engine holds the last sample of a burst for the next reply, which may not
+// come.
+func TestAnAnswerThatWasHeldDoesNotHideALostBurst(t *testing.T) {
+	l := newLadder(2, 4)
+	climbed(&l, 1, 0)
+	l.Rung(2)
+	for range 4 {
+		l.Lost(2, 0)
+	}
+	l.Answered(1, 0)
+	if rung := l.Rung(3); rung != 1 {
+		t.Errorf("the burst after one that was lost is by rung %d: want 1", rung)
+	}
+}
+
+func TestAClimbWhoseAnswerWasHeldSucceeds(t *testing.T) {
+	l := newLadder(2, 1)
+	climbed(&l, 2*climbRounds, 1)
+	for l.Rung(l.burst+1) == 1 {
+		l.Answered(l.burst, 1)
+	}
+	climb := l.burst
+	l.Rung(climb + 1)
+	l.Answered(climb+1, 1)
+	l.Answered(climb, 0) // held until now
+	if diff := cmp.Diff([]int{0, 0}, climbed(&l, 2, 0, 1)); diff != "" {
+		t.Errorf("rungs (-want +got):\n%s", diff)
+	}
+}
+
 func TestWithOneMethodThereIsNothingToChoose(t *testing.T) {
 	l := newLadder(1, 4)
 	if diff := cmp.Diff(make([]int, 30), climbed(&l, 30)); diff != "" {

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -42,7 +43,7 @@ func testMesh(t *testing.T, method probe.Method) {
 	ended := make(chan error, len(nodes))
 	for node, address := range nodes {
 		o := testOptions()
-		o.NodeName, o.BindAddress, o.HTTPPort, o.ProbePort = node, address.String(), port, port
+		o.NodeName, o.BindAddresses, o.HTTPPort, o.ProbePort = node, []string{address.String()}, port, port
 		o.Interval, o.Window, o.SampleStream = 200*ms, time.Minute, true
 		o.Methods = []string{string(method)}
 		a, err := New(o, "v1.2.3", slicesOf(client))
@@ -113,6 +114,79 @@ func testMesh(t *testing.T, method probe.Method) {
 	}
 }
 
+// An agent of both families between one that has IPv4 only and one that has
+// IPv6 only: it measures both, each of them measures it, and it is read at
+// either address.
+func TestAnAgentOfBothFamiliesMeasuresPeersOfEither(t *testing.T) {
+	if l, err := net.Listen("tcp", "[::1]:0"); err != nil {
+		t.Skipf("this machine has no IPv6 loopback: %v", err)
+	} else {
+		_ = l.Close()
+	}
+	type node struct {
+		addresses []string
+		port      int
+	}
+	nodes := map[string]node{"node-1": {addresses: []string{"127.0.0.1", "::1"}}, "node-2": {addresses: []string{"127.0.0.2"}}, "node-3": {addresses: []string{"::1"}}}
+	client := fake.NewClientset()
+	for name, n := range nodes {
+		addresses := make(map[string]netip.Addr)
+		for _, address := range n.addresses {
+			addresses[address] = netip.MustParseAddr(address)
+		}
+		n.port = freePort(t, addresses)
+		nodes[name] = n
+		for _, address := range n.addresses {
+			s := meshSlice(map[string]netip.Addr{name: addresses[address]}, n.port)
+			if s.Name = name + "-ipv4"; addresses[address].Is6() {
+				s.Name = name + "-ipv6"
+				s.ipv6()
+			}
+			if err := client.Tracker().Add(s.EndpointSlice); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+
+	logger, ctx := ktesting.NewTestContext(t)
+	ctx, stop := context.WithCancel(klog.NewContext(ctx, logger))
+	ended := make(chan error, len(nodes))
+	t.Cleanup(func() {
+		stop()
+		for range nodes {
+			if err := <-ended; err != nil {
+				t.Errorf("an agent that is told to stop fails: %v", err)
+			}
+		}
+	})
+	for name, n := range nodes {
+		o := testOptions()
+		o.NodeName, o.BindAddresses, o.HTTPPort, o.ProbePort = name, n.addresses, n.port, n.port
+		o.Interval, o.Window = 200*ms, time.Minute
+		o.Methods = []string{"udp", "tcp"}
+		a, err := New(o, "v1.2.3", slicesOf(client))
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() { ended <- a.Run(ctx) }()
+	}
+	for name, want := range map[string][]string{"node-1": {"node-2", "node-3"}, "node-2": {"node-1"}, "node-3": {"node-1"}} {
+		for _, address := range nodes[name].addresses {
+			url := "http://" + net.JoinHostPort(address, strconv.Itoa(nodes[name].port))
+			eventually(t, name+" is ready at "+address, func() bool { return status(url+"/readyz") == http.StatusOK })
+			eventually(t, name+" has measured its peers", func() bool {
+				var measured []string
+				for _, row := range readMatrix(t, url+"/matrix").Rows {
+					if row.Method == string(probe.MethodUDP) && row.Samples >= 4 {
+						measured = append(measured, row.Peer)
+					}
+				}
+				return slices.Equal(measured, want)
+			})
+		}
+	}
+}
+
 func TestAnAgentWhosePortIsTakenSaysSo(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -121,7 +195,7 @@ func TestAnAgentWhosePortIsTakenSaysSo(t *testing.T) {
 	defer func() { _ = taken.Close() }()
 	_, port, _ := net.SplitHostPort(taken.Addr().String())
 	o := testOptions()
-	o.BindAddress = "127.0.0.1"
+	o.BindAddresses = []string{"127.0.0.1"}
 	o.HTTPPort, _ = strconv.Atoi(port)
 	o.ProbePort = freePort(t, map[string]netip.Addr{"": netip.MustParseAddr("127.0.0.1")})
 	a, err := New(o, "v1.2.3", slicesOf(fake.NewClientset()))

@@ -43,7 +43,7 @@ func newMetrics(node, version string) *metrics {
 		shown:    make(map[string]bool),
 		rtt: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: exposition.RTTSeconds,
-			Help: "Round-trip times from node to peer, every valid sample.",
+			Help: "Round-trip times from node to peer, every valid sample but those of full size.",
 			// Schema 3: a quantile read from it is off by less than 5 %. A pair
 			// fills some 35 buckets in a day; 160 is a bound, and the reset
 			// keeps one hour's resolution when it is reached.
@@ -59,7 +59,7 @@ func newMetrics(node, version string) *metrics {
 		fullSent: prometheus.NewCounter(prometheus.CounterOpts{Name: exposition.AgentFullSizeProbesSentTotal, Help: "Probes of full size sent, over all peers."}),
 		fullLost: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: exposition.FullSizeProbesLostTotal,
-			Help: "Probes of full size from node to peer without an answer in time. Where it grows and small probes are answered, large packets do not pass: look at the MTU of the path.",
+			Help: "Probes of full size from node to peer without an answer in time, which are counted nowhere else. Where it grows and the loss of other probes does not, large packets do not pass: look at the MTU of the path.",
 		}, pair),
 		unshown: prometheus.NewCounter(prometheus.CounterOpts{Name: exposition.AgentUnexportedSamplesTotal, Help: "Samples of peers that have no series here because there would be more than --max-series in the cluster; the matrix has them."}),
 		peers:   prometheus.NewGauge(prometheus.GaugeOpts{Name: exposition.AgentPeers, Help: "Peers that are probed."}),
@@ -134,6 +134,7 @@ func (m *metrics) Series(peer string, methods []probe.Method) []series {
 func (s *series) Sent(full bool) {
 	if full {
 		s.metrics.fullSent.Inc()
+		return
 	}
 	if s.shown == nil {
 		s.sent++
@@ -147,16 +148,14 @@ func (s *series) Lost(full bool) {
 	if s.labels == nil {
 		return
 	}
-	if s.lost == nil {
-		s.lost = s.metrics.lost.WithLabelValues(s.labels...)
-	}
-	s.lost.Inc()
+	counter, of := &s.lost, s.metrics.lost
 	if full {
-		if s.fullLost == nil {
-			s.fullLost = s.metrics.fullLost.WithLabelValues(s.labels...)
-		}
-		s.fullLost.Inc()
+		counter, of = &s.fullLost, s.metrics.fullLost
 	}
+	if *counter == nil {
+		*counter = of.WithLabelValues(s.labels...)
+	}
+	(*counter).Inc()
 }
 
 // Answered records the round trip of a probe.
@@ -202,6 +201,7 @@ var (
 	pairsDesc    = prometheus.NewDesc(exposition.AgentPairs, "Peers that have answered, by the method of their newest answer.", []string{exposition.LabelMethod}, nil)
 	probedByDesc = prometheus.NewDesc(exposition.AgentProbedBy, "Addresses whose probes came here in the last three intervals. Far fewer than others have peers: this node is hardly measured.", nil, nil)
 	samplesDesc  = prometheus.NewDesc(exposition.AgentSamplesTotal, "Valid samples by whose time stamps they rest on.", []string{exposition.LabelStamps}, nil)
+	reorderDesc  = prometheus.NewDesc(exposition.AgentReorderedSamplesTotal, "Samples whose answer came after that to a later probe of the same peer.", nil, nil)
 	invalidDesc  = prometheus.NewDesc(exposition.AgentInvalidPacketsTotal, "Packets that were received and did not become a sample.", []string{exposition.LabelReason}, nil)
 	repliesDesc  = prometheus.NewDesc(exposition.AgentReflectorRepliesTotal, "Probes of others that were answered.", nil, nil)
 	refusalDesc  = prometheus.NewDesc(exposition.AgentReflectorRefusalsTotal, "Probes of others that the reflector did not answer.", []string{exposition.LabelReason}, nil)
@@ -212,7 +212,7 @@ var (
 
 // Describe implements prometheus.Collector.
 func (c engineCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, desc := range []*prometheus.Desc{pairsDesc, probedByDesc, samplesDesc, invalidDesc, repliesDesc, refusalDesc, sendErrDesc, cappedDesc, droppedDesc} {
+	for _, desc := range []*prometheus.Desc{pairsDesc, probedByDesc, samplesDesc, reorderDesc, invalidDesc, repliesDesc, refusalDesc, sendErrDesc, cappedDesc, droppedDesc} {
 		ch <- desc
 	}
 }
@@ -227,11 +227,12 @@ func (c engineCollector) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(pairsDesc, prometheus.GaugeValue, float64(pairs[method]), string(method))
 	}
 	ch <- prometheus.MustNewConstMetric(probedByDesc, prometheus.GaugeValue, float64(c.probedBy()))
-	var kernel, user, bracket, failed uint64
+	var kernel, user, reordered, bracket, failed uint64
 	ignored := make(map[probe.Reason]uint64)
 	for _, engine := range c.engines() {
 		kernel += engine.KernelSamples
 		user += engine.UserSamples
+		reordered += engine.Reordered
 		bracket += engine.OutOfBracket
 		failed += engine.SendFailed
 		for reason, n := range engine.Ignored {
@@ -241,6 +242,7 @@ func (c engineCollector) Collect(ch chan<- prometheus.Metric) {
 	reflector := c.reflector()
 	counter(samplesDesc, kernel, string(probe.Kernel))
 	counter(samplesDesc, user, string(probe.User))
+	counter(reorderDesc, reordered)
 	for reason, n := range ignored {
 		counter(invalidDesc, n, string(reason))
 	}

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -22,9 +23,13 @@ type Options struct {
 	NodeName string
 	// Namespace and Service name the agents' headless Service.
 	Namespace, Service string
-	// BindAddress is the agent's own address, an IP: peers probe it, and its
-	// family is the one in which peers are probed.
-	BindAddress string
+	// TargetsService is the name of the Service that EndpointSlices give which
+	// tell on which nodes targets run; empty when nobody does.
+	TargetsService string
+	// BindAddresses are the agent's own, one or two IP addresses of different
+	// families, at which peers and readers reach it. A peer is probed in the
+	// first of their families in which it has an address.
+	BindAddresses []string
 	// HTTPPort is a TCP port, ProbePort a UDP port.
 	HTTPPort, ProbePort int
 	// Interval is the time between two bursts to a peer, up to 100 peers.
@@ -39,8 +44,8 @@ type Options struct {
 	// Methods are the ways to probe a peer, in the order in which they are
 	// tried; each is a probe.Method.
 	Methods []string
-	// FullSize is the size in octets of the probes of every eighth burst, 0
-	// when all are small.
+	// FullSize is the size in octets of the probe that follows every fourth
+	// burst, 0 for none.
 	FullSize int
 	// MaxPeers and PacketsPerSecond are hard limits of what is probed.
 	MaxPeers, PacketsPerSecond int
@@ -52,14 +57,19 @@ type Options struct {
 }
 
 // DefaultOptions are the defaults of the flags. What a pod knows of itself
-// comes from the environment variables NODE_NAME, POD_IP and POD_NAMESPACE,
-// which the chart fills from the pod's own fields.
+// comes from the environment variables NODE_NAME, POD_NAMESPACE and POD_IPS,
+// which the chart fills from the pod's own fields, or POD_IP.
 func DefaultOptions() Options {
+	var addresses []string
+	if pod := cmp.Or(os.Getenv("POD_IPS"), os.Getenv("POD_IP")); pod != "" {
+		addresses = strings.Split(pod, ",")
+	}
 	return Options{
 		NodeName:         os.Getenv("NODE_NAME"),
 		Namespace:        os.Getenv("POD_NAMESPACE"),
 		Service:          "netlatency-agent",
-		BindAddress:      os.Getenv("POD_IP"),
+		TargetsService:   "netlatency-targets",
+		BindAddresses:    addresses,
 		HTTPPort:         9465,
 		ProbePort:        9465,
 		Interval:         10 * time.Second,
@@ -82,9 +92,10 @@ func (o *Options) AddFlags(sets *cliflag.NamedFlagSets) {
 	fs.StringVar(&o.NodeName, "node-name", o.NodeName, "Name of the node that this agent speaks for. Default: the environment variable NODE_NAME.")
 	fs.StringVar(&o.Namespace, "namespace", o.Namespace, "Namespace of the agents. Default: the environment variable POD_NAMESPACE.")
 	fs.StringVar(&o.Service, "service", o.Service, "Name of the agents' headless Service, whose EndpointSlices list the peers.")
+	fs.StringVar(&o.TargetsService, "targets-service", o.TargetsService, "Service name of the EndpointSlices in which the scheduler tells on which nodes targets run: these are probed whatever --max-peers leaves out, and at the target itself where no agent is. Empty: the agent does not ask.")
 
 	fs = sets.FlagSet("serving")
-	fs.StringVar(&o.BindAddress, "bind-address", o.BindAddress, "IP address that peers and readers reach this agent at. Peers are probed in its address family. Default: the environment variable POD_IP.")
+	fs.StringSliceVar(&o.BindAddresses, "bind-address", o.BindAddresses, "IP addresses that peers and readers reach this agent at: one, or one of each family, by commas. A peer is probed in the first of their families in which it has an address. Default: the environment variable POD_IPS, or POD_IP.")
 	fs.IntVar(&o.HTTPPort, "http-port", o.HTTPPort, "TCP port of /metrics, /matrix, /healthz and /readyz.")
 	fs.IntVar(&o.ProbePort, "probe-port", o.ProbePort, "UDP port that probes are sent from and answered at.")
 	fs.BoolVar(&o.SampleStream, "sample-stream", o.SampleStream, "Serve every finished sample as a line of JSON at /samples, for tests and measurements of the agent itself.")
@@ -95,8 +106,8 @@ func (o *Options) AddFlags(sets *cliflag.NamedFlagSets) {
 	fs.DurationVar(&o.Spacing, "spacing", o.Spacing, "Time between the probes of a burst.")
 	fs.DurationVar(&o.Timeout, "timeout", o.Timeout, "Time after which a probe without an answer is lost.")
 	fs.StringSliceVar(&o.Methods, "methods", o.Methods, "Methods of probing, in the order in which they are tried for a peer: udp (the peer's agent), icmp (its kernel), tcp (its agent's HTTP port), portable (ICMP timed by this process, where the kernel does not stamp packets).")
-	fs.IntVar(&o.FullSize, "full-size", o.FullSize, "Size in octets of the probes of every eighth burst, by which a path that loses large packets is found. 0 sends small ones only.")
-	fs.IntVar(&o.MaxPeers, "max-peers", o.MaxPeers, "Most peers that are probed. Of more, a fixed sample by node name is, half of it in the node's own zone.")
+	fs.IntVar(&o.FullSize, "full-size", o.FullSize, "Size in octets of a probe that follows every fourth burst, by which a path that loses large packets is found. 0 sends none.")
+	fs.IntVar(&o.MaxPeers, "max-peers", o.MaxPeers, "Most peers that are probed. Of more, the nodes of targets are and a fixed sample by node name, half of it in the node's own zone.")
 	fs.IntVar(&o.PacketsPerSecond, "packets-per-second", o.PacketsPerSecond, "Most probes sent a second, over all peers. More are delayed.")
 
 	fs = sets.FlagSet("metrics")
@@ -158,10 +169,14 @@ func (o Options) Validate() error {
 	name("node-name", o.NodeName, " or set NODE_NAME to the pod's spec.nodeName", validation.IsDNS1123Subdomain)
 	name("namespace", o.Namespace, " or set POD_NAMESPACE to the pod's metadata.namespace", validation.IsDNS1123Label)
 	name("service", o.Service, "", validation.IsDNS1123Label)
-	if _, err := netip.ParseAddr(o.BindAddress); o.BindAddress == "" {
-		faults = append(faults, errors.New("--bind-address is empty: give it or set POD_IP to the pod's status.podIP"))
-	} else {
-		want(err == nil, "bind-address", fmt.Sprintf("%q", o.BindAddress), "an IP address, for instance 10.0.0.7")
+	if o.TargetsService != "" {
+		name("targets-service", o.TargetsService, "", validation.IsDNS1123Label)
+		want(o.TargetsService != o.Service, "targets-service", fmt.Sprintf("%q", o.TargetsService), "another name than --service, or targets would be taken for agents")
+	}
+	if len(o.BindAddresses) == 0 {
+		faults = append(faults, errors.New("--bind-address is empty: give it or set POD_IPS to the pod's status.podIPs"))
+	} else if _, err := o.addresses(); err != nil {
+		faults = append(faults, err)
 	}
 	number("http-port", o.HTTPPort, 1, 65535)
 	number("probe-port", o.ProbePort, 1, 65535)
@@ -197,4 +212,18 @@ func (o Options) Validate() error {
 	}
 	duration("loss-window", o.LossWindow, least, longestLoss)
 	return errors.Join(faults...)
+}
+
+// addresses are the BindAddresses, in their order.
+func (o Options) addresses() (addresses, error) {
+	var own addresses
+	for _, text := range o.BindAddresses {
+		address, err := netip.ParseAddr(text)
+		address = address.Unmap()
+		if err != nil || slices.ContainsFunc(own, func(a netip.Addr) bool { return a.Is4() == address.Is4() }) {
+			return nil, fmt.Errorf("--bind-address is %q: want an IP address, or one of each family, for instance 10.0.0.7,fd00::7", strings.Join(o.BindAddresses, ","))
+		}
+		own = append(own, address)
+	}
+	return own, nil
 }

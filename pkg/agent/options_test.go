@@ -13,9 +13,23 @@ import (
 func TestTheEnvironmentOfAPodIsEnough(t *testing.T) {
 	t.Setenv("NODE_NAME", "node-1")
 	t.Setenv("POD_NAMESPACE", "netlatency")
-	t.Setenv("POD_IP", "10.0.0.1")
-	if err := DefaultOptions().Validate(); err != nil {
-		t.Errorf("the defaults in a pod are refused: %v", err)
+	for _, test := range []struct {
+		name, ips, ip string
+		want          []string
+	}{
+		{"one address", "10.0.0.1", "", []string{"10.0.0.1"}},
+		{"one of each family", "fd00::1,10.0.0.1", "fd00::1", []string{"fd00::1", "10.0.0.1"}},
+		{"a manifest that sets POD_IP only", "", "10.0.0.1", []string{"10.0.0.1"}},
+	} {
+		t.Setenv("POD_IPS", test.ips)
+		t.Setenv("POD_IP", test.ip)
+		o := DefaultOptions()
+		if err := o.Validate(); err != nil {
+			t.Errorf("%s: the defaults in a pod are refused: %v", test.name, err)
+		}
+		if diff := cmp.Diff(test.want, o.BindAddresses); diff != "" {
+			t.Errorf("%s: addresses (-want +got):\n%s", test.name, diff)
+		}
 	}
 }
 
@@ -35,13 +49,13 @@ func TestFlagsSetOptions(t *testing.T) {
 	for _, name := range sets.Order {
 		all.AddFlagSet(sets.FlagSets[name])
 	}
-	err := all.Parse(strings.Fields(`--node-name n --namespace ns --service s --bind-address fd00::1 --http-port 1 --probe-port 2
+	err := all.Parse(strings.Fields(`--node-name n --namespace ns --service s --targets-service t --bind-address fd00::1,10.0.0.1 --http-port 1 --probe-port 2
 		--interval 3s --burst 4 --spacing 5ms --timeout 6s --window 7m --loss-window 8m --max-peers 9 --packets-per-second 10 --methods tcp,udp --full-size 1300 --max-series 8 --sample-stream`))
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := Options{
-		NodeName: "n", Namespace: "ns", Service: "s", BindAddress: "fd00::1", HTTPPort: 1, ProbePort: 2,
+		NodeName: "n", Namespace: "ns", Service: "s", TargetsService: "t", BindAddresses: []string{"fd00::1", "10.0.0.1"}, HTTPPort: 1, ProbePort: 2,
 		Interval: 3 * time.Second, Burst: 4, Spacing: 5 * ms, Timeout: 6 * time.Second,
 		Window: 7 * time.Minute, LossWindow: 8 * time.Minute, MaxPeers: 9, PacketsPerSecond: 10, SampleStream: true,
 		Methods: []string{"tcp", "udp"}, FullSize: 1300, MaxSeries: 8,
@@ -60,11 +74,11 @@ func TestFaultsInOptionsAreAllSaidAtOnce(t *testing.T) {
 		want   []string // the faults, a line each, or how they start
 	}{
 		"nothing is known of the pod": {
-			change: func(o *Options) { o.NodeName, o.Namespace, o.BindAddress = "", "", "" },
+			change: func(o *Options) { o.NodeName, o.Namespace, o.BindAddresses = "", "", nil },
 			want: []string{
 				"--node-name is empty: give it or set NODE_NAME to the pod's spec.nodeName",
 				"--namespace is empty: give it or set POD_NAMESPACE to the pod's metadata.namespace",
-				"--bind-address is empty: give it or set POD_IP to the pod's status.podIP",
+				"--bind-address is empty: give it or set POD_IPS to the pod's status.podIPs",
 			},
 		},
 		"names that Kubernetes does not give": {
@@ -75,20 +89,32 @@ func TestFaultsInOptionsAreAllSaidAtOnce(t *testing.T) {
 				"--service is empty: give it",
 			},
 		},
+		"targets that would be taken for agents": {
+			change: func(o *Options) { o.TargetsService = o.Service },
+			want:   []string{`--targets-service is "netlatency-agent": want another name than --service, or targets would be taken for agents`},
+		},
 		"numbers out of range": {
 			change: func(o *Options) {
-				o.BindAddress = "node-1"
+				o.BindAddresses = []string{"node-1"}
 				o.HTTPPort, o.ProbePort = 0, 70000
 				o.Timeout, o.MaxPeers, o.PacketsPerSecond = 0, 0, 20_000
 			},
 			want: []string{
-				`--bind-address is "node-1": want an IP address, for instance 10.0.0.7`,
+				`--bind-address is "node-1": want an IP address, or one of each family, for instance 10.0.0.7,fd00::7`,
 				"--http-port is 0: want 1 to 65535",
 				"--probe-port is 70000: want 1 to 65535",
 				"--timeout is 0s: want 10ms to 10s",
 				"--max-peers is 0: want 1 to 5000",
 				"--packets-per-second is 20000: want 1 to 10000",
 			},
+		},
+		"two addresses of a family": {
+			change: func(o *Options) { o.BindAddresses = []string{"fd00::1", "10.0.0.1", "::ffff:10.0.0.2"} },
+			want:   []string{`--bind-address is "fd00::1,10.0.0.1,::ffff:10.0.0.2": want an IP address, or one of each family, for instance 10.0.0.7,fd00::7`},
+		},
+		"an address and nothing": {
+			change: func(o *Options) { o.BindAddresses = []string{"10.0.0.1", ""} },
+			want:   []string{`--bind-address is "10.0.0.1,": want an IP address, or one of each family, for instance 10.0.0.7,fd00::7`},
 		},
 		"a method that there is not, and numbers out of range": {
 			change: func(o *Options) { o.Methods, o.FullSize, o.MaxSeries = []string{"udp", "http"}, 2000, -1 },

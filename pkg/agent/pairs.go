@@ -63,6 +63,10 @@ func (p *pair) rung(burst uint64) (int, probe.Method) {
 	return rung, p.methods[rung]
 }
 
+// fullSize says that a probe is there to see whether large packets pass. That
+// is all it tells: it is in no window, and moves no ladder.
+func fullSize(p probe.Probe) bool { return p.Size > probe.MinSize }
+
 // sent takes note of a probe that was sent.
 func (p *pair) sent(rung int, full bool) {
 	p.mu.Lock()
@@ -72,17 +76,18 @@ func (p *pair) sent(rung int, full bool) {
 
 // lost takes note of a probe that was not answered.
 func (p *pair) lost(method probe.Method, o probe.Outcome) {
-	p.window.Lost(o.Tag, o.Sent)
+	full := fullSize(o.Probe)
+	if !full {
+		p.window.Lost(o.Tag, o.Sent)
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	rung := slices.Index(p.methods, method)
 	if rung < 0 {
 		return // of before it could be probed elsewhere only
 	}
-	full := o.Size > probe.MinSize
 	p.series[rung].Lost(full)
 	if !full {
-		// What does not let large packets through is not down.
 		p.ladder.Lost(o.Tag, rung)
 	}
 }
@@ -91,6 +96,9 @@ func (p *pair) lost(method probe.Method, o probe.Outcome) {
 // nothing, as a refused connection does: no loss of the network's, but a method
 // that brings no sample.
 func (p *pair) failed(method probe.Method, of probe.Probe) {
+	if fullSize(of) {
+		return
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if rung := slices.Index(p.methods, method); rung >= 0 {
@@ -98,7 +106,7 @@ func (p *pair) failed(method probe.Method, of probe.Probe) {
 	}
 }
 
-// answered takes in a round trip, and reports whether it has shown the path to
+// answered takes in a round trip of a small probe, and reports whether it has shown the path to
 // be another than before.
 func (p *pair) answered(method probe.Method, o probe.Outcome) (pathChanged bool) {
 	pathChanged = p.window.Answered(o.Tag, o.Sent, o.RTT)

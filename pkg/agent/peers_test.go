@@ -54,15 +54,21 @@ func (b sliceBuilder) ready(node, address string) sliceBuilder {
 
 // agentOn is the peer whose agent has the ports of slice.
 func agentOn(node, address string) peer {
-	return peer{Node: node, Address: netip.MustParseAddr(address), ProbePort: 9465, HTTPPort: 8080}
+	return peer{Node: node, Address: netip.MustParseAddr(address), ProbePort: 9465, TCPPort: 8080}
 }
 
 func at(address string) netip.AddrPort { return netip.MustParseAddrPort(address) }
 
 func TestPeersAreTheReadyAgentsOfOtherNodes(t *testing.T) {
-	ipv4, ipv6 := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("fd00::1")
+	address4, address6 := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("fd00::1")
+	ipv4, ipv6 := []netip.Addr{address4}, []netip.Addr{address6}
+	// Endpoints in the slices of either family, as in a dual-stack cluster.
+	dual := []sliceBuilder{
+		slice("a").ready("node-1", "10.0.0.1").ready("node-2", "10.0.0.2").ready("node-4", "10.0.0.4"),
+		slice("b").ipv6().ready("node-1", "fd00::1").ready("node-2", "fd00::2").ready("node-3", "fd00::3"),
+	}
 	tests := map[string]struct {
-		own    netip.Addr
+		own    []netip.Addr
 		slices []sliceBuilder
 		want   []peer
 	}{
@@ -97,6 +103,29 @@ func TestPeersAreTheReadyAgentsOfOtherNodes(t *testing.T) {
 			own:    ipv6,
 			slices: []sliceBuilder{slice("a").ready("node-2", "10.0.0.2"), slice("b").ipv6().ready("node-2", "fd00::2")},
 			want:   []peer{agentOn("node-2", "fd00::2")},
+		},
+		"of two own families, the first that a peer has: IPv4": {
+			own:    []netip.Addr{address4, address6},
+			slices: dual,
+			want:   []peer{agentOn("node-2", "10.0.0.2"), agentOn("node-3", "fd00::3"), agentOn("node-4", "10.0.0.4")},
+		},
+		"of two own families, the first that a peer has: IPv6": {
+			own:    []netip.Addr{address6, address4},
+			slices: dual,
+			want:   []peer{agentOn("node-2", "fd00::2"), agentOn("node-3", "fd00::3"), agentOn("node-4", "10.0.0.4")},
+		},
+		"of two own families, whatever the order of the slices": {
+			own:    []netip.Addr{address4, address6},
+			slices: []sliceBuilder{dual[1], dual[0]},
+			want:   []peer{agentOn("node-2", "10.0.0.2"), agentOn("node-3", "fd00::3"), agentOn("node-4", "10.0.0.4")},
+		},
+		"in the second family if the agent of the first is not ready": {
+			own: []netip.Addr{address4, address6},
+			slices: []sliceBuilder{
+				slice("a").endpoint("node-2", "10.0.0.2", discoveryv1.EndpointConditions{Ready: new(false)}),
+				slice("b").ipv6().ready("node-2", "fd00::2"),
+			},
+			want: []peer{agentOn("node-2", "fd00::2")},
 		},
 		"two ready agents on a node: the same one whatever the order": {
 			own:    ipv4,
@@ -137,10 +166,10 @@ func TestPeersAreTheReadyAgentsOfOtherNodes(t *testing.T) {
 func TestAChoiceOfPeers(t *testing.T) {
 	var all []peer
 	for i := range 300 {
-		all = append(all, peer{Node: fmt.Sprintf("node-%d", i)})
+		all = append(all, peer{Node: fmt.Sprintf("node-%d", i), ProbePort: 9465})
 	}
 	chosenBy := func(node string, from []peer) map[string]bool {
-		chosen, _ := choose(from, node, "", 128)
+		chosen, _ := choose(from, nil, node, "", 128)
 		names := make(map[string]bool)
 		for _, p := range chosen {
 			names[p.Node] = true
@@ -149,13 +178,13 @@ func TestAChoiceOfPeers(t *testing.T) {
 	}
 
 	t.Run("is everyone up to the limit", func(t *testing.T) {
-		chosen, leftOut := choose(all[:128], "node-x", "", 128)
+		chosen, leftOut := choose(all[:128], nil, "node-x", "", 128)
 		if len(chosen) != 128 || leftOut != 0 {
 			t.Errorf("%d chosen, %d left out: want 128 and 0", len(chosen), leftOut)
 		}
 	})
 	t.Run("is cut to the limit, and says what it leaves out", func(t *testing.T) {
-		chosen, leftOut := choose(all, "node-x", "", 128)
+		chosen, leftOut := choose(all, nil, "node-x", "", 128)
 		if len(chosen) != 128 || leftOut != 172 {
 			t.Errorf("%d chosen, %d left out: want 128 and 172", len(chosen), leftOut)
 		}
@@ -180,7 +209,7 @@ func TestAChoiceOfPeers(t *testing.T) {
 			zoned = append(zoned, p)
 		}
 		of := func(zone string, limit int) map[string]int {
-			chosen, _ := choose(zoned, "node-x", zone, limit)
+			chosen, _ := choose(zoned, nil, "node-x", zone, limit)
 			counts := make(map[string]int)
 			for _, p := range chosen {
 				counts[p.Zone]++

@@ -24,6 +24,7 @@ type plan struct {
 	interval time.Duration
 	burst    int
 	spacing  time.Duration
+	fullSize bool // every fullSizeRounds'th burst has a packet of full size
 	// bucket is the hard cap on packets.
 	bucket *rate.Limiter
 	random func() float64 // uniform in [0, 1)
@@ -57,17 +58,17 @@ type turn struct {
 type packet struct {
 	peer  string
 	burst uint64
-	full  bool // to be of full size
+	full  bool // of full size, and no part of what the burst measures
 }
 
 const (
 	// roundJitter is the share of the interval by which a burst is moved
 	// either way at random.
 	roundJitter = 0.1
-	// fullSizeRounds is how often a burst is of full size: one round in this
-	// many. A fault of the MTU shows within minutes, and costs a path with a
-	// slow link an eighth of its samples at most.
-	fullSizeRounds = 8
+	// fullSizeRounds is how often a burst is followed by a packet of full size:
+	// one round in this many. A fault of the MTU shows within a minute, for a
+	// packet more in sixteen.
+	fullSizeRounds = 4
 	// fullRatePeers is the number of peers up to which each is probed every
 	// interval. Beyond it the interval grows with the logarithm of their
 	// number, as Cilium's health probes do (ClusterSizeDependantInterval), so
@@ -81,6 +82,7 @@ func newPlan(o Options) *plan {
 		interval: o.Interval,
 		burst:    o.Burst,
 		spacing:  o.Spacing,
+		fullSize: o.FullSize > 0,
 		// The bucket holds a tenth of a second, so that bursts that coincide
 		// do not count as reaching the cap.
 		bucket: rate.NewLimiter(rate.Limit(o.PacketsPerSecond), max(1, o.PacketsPerSecond/10)),
@@ -147,8 +149,12 @@ func (p *plan) take(t *turn, now time.Time) packet {
 		p.bursts++
 		t.number, t.left = p.bursts, p.burst
 		t.rounds++
+		if p.withFull(t) {
+			t.left++ // the last
+		}
 	}
 	t.left--
+	full := t.left == 0 && p.withFull(t)
 	if t.left > 0 {
 		t.due = now.Add(p.spacing)
 	} else {
@@ -161,8 +167,11 @@ func (p *plan) take(t *turn, now time.Time) packet {
 		t.due = t.slot.Add(time.Duration(jitter * float64(interval)))
 	}
 	heap.Fix(&p.queue, t.index)
-	return packet{peer: t.peer, burst: t.number, full: t.rounds%fullSizeRounds == 0}
+	return packet{peer: t.peer, burst: t.number, full: full}
 }
+
+// withFull says that the burst of t is followed by a packet of full size.
+func (p *plan) withFull(t *turn) bool { return p.fullSize && t.rounds%fullSizeRounds == 0 }
 
 // fraction is a number in [0, 1) that is always the same for an ordered pair
 // of nodes, whatever else is in the cluster, evenly spread over pairs, and

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -84,8 +85,24 @@ func atMost(n int, next http.Handler) http.Handler {
 	})
 }
 
-// serve answers on listener until ctx ends, and then lets readers finish.
-func (a *Agent) serve(ctx context.Context, listener net.Listener) error {
+// listen listens for HTTP at each of the agent's addresses.
+func (a *Agent) listen(ctx context.Context) (listeners []net.Listener, err error) {
+	for _, own := range a.own {
+		address := netip.AddrPortFrom(own, uint16(a.options.HTTPPort)).String()
+		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+		if err != nil {
+			for _, other := range listeners {
+				_ = other.Close()
+			}
+			return nil, fmt.Errorf("listen for HTTP on %s: %w", address, err)
+		}
+		listeners = append(listeners, l)
+	}
+	return listeners, nil
+}
+
+// serve answers on the listeners until ctx ends, and then lets readers finish.
+func (a *Agent) serve(ctx context.Context, listeners []net.Listener) error {
 	logger := klog.FromContext(ctx)
 	server := &http.Server{
 		Handler:           a.handler(logger),
@@ -96,11 +113,20 @@ func (a *Agent) serve(ctx context.Context, listener net.Listener) error {
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    16 << 10,
 	}
-	served := make(chan error, 1)
-	go func() { served <- server.Serve(listener) }()
+	served := make(chan error, len(listeners))
+	for _, l := range listeners {
+		go func() {
+			if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+				served <- fmt.Errorf("serve HTTP on %s: %w", l.Addr(), err)
+				return
+			}
+			served <- nil
+		}()
+	}
 	select {
 	case err := <-served:
-		return fmt.Errorf("serve HTTP on %s: %w", listener.Addr(), err)
+		_ = server.Close()
+		return err
 	case <-ctx.Done():
 	}
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
@@ -109,11 +135,13 @@ func (a *Agent) serve(ctx context.Context, listener net.Listener) error {
 		logger.V(2).Info("Closing connections whose requests did not finish", "err", err)
 		err = server.Close()
 		if err != nil {
-			return fmt.Errorf("close HTTP server on %s: %w", listener.Addr(), err)
+			return fmt.Errorf("close the HTTP server: %w", err)
 		}
 	}
-	if err := <-served; !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("serve HTTP on %s: %w", listener.Addr(), err)
+	for range listeners {
+		if err := <-served; err != nil {
+			return err
+		}
 	}
 	return nil
 }

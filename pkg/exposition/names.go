@@ -34,14 +34,15 @@ const (
 
 // Families of MetricsPath about pairs, labels node, peer and method.
 const (
-	// RTTSeconds is a native histogram of every valid sample.
+	// RTTSeconds is a native histogram of every valid sample but those of full
+	// size.
 	RTTSeconds = "netlatency_rtt_seconds"
-	// ProbesSentTotal counts probes sent.
+	// ProbesSentTotal counts probes sent, but for those of full size.
 	ProbesSentTotal = "netlatency_probes_sent_total"
 	// ProbesLostTotal counts probes without an answer in time.
 	ProbesLostTotal = "netlatency_probes_lost_total"
-	// FullSizeProbesLostTotal counts, of those, the ones of full size; only
-	// for pairs that lost some.
+	// FullSizeProbesLostTotal counts probes of full size without an answer in
+	// time, which are in none of the others; only for pairs that lost some.
 	FullSizeProbesLostTotal = "netlatency_full_size_probes_lost_total"
 )
 
@@ -66,6 +67,9 @@ const (
 	AgentPairs = "netlatency_agent_pairs"
 	// AgentSamplesTotal counts valid samples, label stamps.
 	AgentSamplesTotal = "netlatency_agent_samples_total"
+	// AgentReorderedSamplesTotal counts samples whose answer was overtaken by
+	// that to a later probe of the same peer.
+	AgentReorderedSamplesTotal = "netlatency_agent_reordered_samples_total"
 	// AgentInvalidPacketsTotal counts received packets that did not become a
 	// sample, label reason.
 	AgentInvalidPacketsTotal = "netlatency_agent_invalid_packets_total"

@@ -119,9 +119,15 @@ func DefaultStatistic() Statistic {
 // Latency is the latency of d in terms of s. It is 0 only for a Distribution
 // without samples.
 func (s Statistic) Latency(d Distribution) time.Duration {
-	loss := time.Duration(max(0, d.Loss()-toleratedLoss) * float64(s.LossPenalty))
-	if value, ok := d.quantile(s.Quantile); ok {
-		return value + loss
+	// Most pairs lost nothing, and there are a million of them.
+	var loss time.Duration
+	if d.Lost > 0 {
+		loss = time.Duration(max(0, d.Loss()-toleratedLoss) * float64(s.LossPenalty))
+	}
+	if s.Quantile > 0 {
+		if value, ok := d.quantile(s.Quantile); ok {
+			return value + loss
+		}
 	}
 	return d.Mean + time.Duration(s.TailWeight*float64(d.tail())) + loss
 }
@@ -130,14 +136,14 @@ func (s Statistic) Latency(d Distribution) time.Duration {
 // that of the path: it is nearer in nine cases of ten. The deviation of the
 // samples is that of a normal distribution with the same upper quantiles; the
 // wider one counts.
-func (d Distribution) meanError() float64 {
+func (d *Distribution) meanError() float64 {
 	const p90, p99 = 1.281552, 2.326348 // quantiles of the normal distribution
 	deviation := math.Max(float64(d.P90-d.P50)/p90, float64(d.P99-d.P50)/p99)
 	return normalBar * deviation / math.Sqrt(float64(max(d.Samples, 1)))
 }
 
 // tail is the highest quantile kept beyond which there is a sample.
-func (d Distribution) tail() time.Duration {
+func (d *Distribution) tail() time.Duration {
 	if d.Samples < 100 {
 		return d.P90
 	}
@@ -146,7 +152,7 @@ func (d Distribution) tail() time.Duration {
 
 // quantile returns the measured quantile q, when it is one of those that are
 // kept and enough samples stand behind it.
-func (d Distribution) quantile(q float64) (time.Duration, bool) {
+func (d *Distribution) quantile(q float64) (time.Duration, bool) {
 	// Ten samples beyond the quantile: with fewer it is the value of one or
 	// two packets, and moves by a third from one window to the next.
 	if q <= 0 || q >= 1 || float64(d.Samples)*(1-q) < 10-1e-9 {

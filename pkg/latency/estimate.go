@@ -3,6 +3,7 @@ package latency
 import (
 	"fmt"
 	"math"
+	"slices"
 	"time"
 )
 
@@ -75,10 +76,22 @@ type Estimator struct {
 // 0 lets none grow stale. groups gives the group of each node by name and may
 // be nil or lack nodes.
 func NewEstimator(matrix *Matrix, statistic Statistic, staleAfter time.Duration, groups map[string]NodeGroup, now time.Time) *Estimator {
+	return (*Estimator)(nil).Next(matrix, statistic, staleAfter, groups, now)
+}
+
+// Next prepares estimates as NewEstimator does, for less: the groups that e
+// found for nodes without labels are kept, for up to five minutes, while the
+// nodes and their labels are the same and the groups foresee what is measured
+// now nearly as well. Nothing else of e has a part in the estimates. e may be nil.
+func (e *Estimator) Next(matrix *Matrix, statistic Statistic, staleAfter time.Duration, groups map[string]NodeGroup, now time.Time) *Estimator {
 	l := newLinks(matrix, statistic, groups, func(d *Distribution) bool {
 		return d.Samples > 0 && (staleAfter == 0 || now.Sub(d.Newest) <= staleAfter)
 	})
-	return &Estimator{matrix: matrix, links: l, model: newModel(l, groups)}
+	var before *found
+	if e != nil && e.model != nil && slices.Equal(e.links.names, l.names) {
+		before = e.model.found
+	}
+	return &Estimator{matrix: matrix, links: l, model: newModel(l, groups, before, now)}
 }
 
 // Matrix is the matrix behind the estimates, nil when there is none.
@@ -106,17 +119,17 @@ func (e *Estimator) Estimate(node, peer string) Estimate {
 	if !known {
 		return Estimate{}
 	}
-	if at := e.links.out.find(i, j); at >= 0 {
-		return e.links.out.estimate(at, Measured)
+	if k := e.links.out.find(i, j); k != nil {
+		return k.estimate(Measured)
 	}
-	if at := e.links.out.find(j, i); at >= 0 {
-		return e.links.out.estimate(at, Reverse)
+	if k := e.links.out.find(j, i); k != nil {
+		return k.estimate(Reverse)
 	}
 	return e.model.answer(i, j)
 }
 
-func (a *adjacency) estimate(at int32, basis Basis) Estimate {
-	return Estimate{Latency: time.Duration(a.value[at]), Error: time.Duration(a.error[at]), Basis: basis}
+func (k *link) estimate(basis Basis) Estimate {
+	return Estimate{Latency: time.Duration(k.value), Error: time.Duration(k.error), Basis: basis}
 }
 
 // answer is what the model says; Unknown if it is nil.
@@ -175,16 +188,15 @@ func (e *Estimator) To(peer string, nodes Places, into []Estimate) []Estimate {
 		}
 		return into
 	}
-	// Where what was measured is, one further than its place: in links.in what
-	// the nodes measured of the peer, in links.out, below 0, what the peer
-	// measured of them.
-	in, out := &e.links.in, &e.links.out
+	// Where what was measured is, one further than its place: above 0 in what
+	// the nodes measured of the peer, below in what the peer measured of them.
+	in, out := e.links.in.row(j), e.links.out.row(j)
 	measured := make([]int32, len(e.links.names))
-	for at, end := out.row(j); at < end; at++ {
-		measured[out.peer[at]] = -at - 1
+	for at := range out {
+		measured[out[at].peer] = -int32(at) - 1
 	}
-	for at, end := in.row(j); at < end; at++ {
-		measured[in.peer[at]] = at + 1
+	for at := range in {
+		measured[in[at].peer] = int32(at) + 1
 	}
 	for k, i := range nodes.at {
 		switch {
@@ -192,9 +204,9 @@ func (e *Estimator) To(peer string, nodes Places, into []Estimate) []Estimate {
 			estimates[k].Basis = Local
 		case i < 0:
 		case measured[i] > 0:
-			estimates[k] = in.estimate(measured[i]-1, Measured)
+			estimates[k] = in[measured[i]-1].estimate(Measured)
 		case measured[i] < 0:
-			estimates[k] = out.estimate(-measured[i]-1, Reverse)
+			estimates[k] = out[-measured[i]-1].estimate(Reverse)
 		default:
 			estimates[k] = e.model.answer(i, j)
 		}

@@ -248,6 +248,55 @@ func TestEstimatesDoNotDependOnTheOrderOfMaps(t *testing.T) {
 	}
 }
 
+func TestFoundGroupsAreKeptWhileTheyHold(t *testing.T) {
+	const nodes, probes = 300, 16
+	now := time.Unix(1000, 0)
+	metro := func(seed uint64) *networks.Network { return networks.Metro(nodes, seed).Unlabelled(1, seed) }
+	moved := metro(1)
+	rand.New(rand.NewPCG(1, 1)).Shuffle(nodes, func(i, j int) { moved.Names[i], moved.Names[j] = moved.Names[j], moved.Names[i] })
+	sample := metro(1).Sample(probes, 1)
+	first := latency.NewEstimator(sample.Matrix(now), latency.Statistic{}, 0, nil, now)
+	for name, test := range map[string]struct {
+		sample *networks.Sample
+		groups map[string]latency.NodeGroup
+		after  time.Duration
+		kept   bool
+	}{
+		"other pairs of the same network":        {sample: metro(1).Sample(probes, 2), after: time.Minute, kept: true},
+		"five minutes later":                     {sample: metro(1).Sample(probes, 2), after: 5 * time.Minute},
+		"every node in the place of another":     {sample: moved.Sample(probes, 2)},
+		"a node less":                            {sample: networks.Metro(nodes-1, 1).Sample(probes, 2)},
+		"a label":                                {sample: metro(1).Sample(probes, 2), groups: map[string]latency.NodeGroup{sample.Names[0]: {Provider: "p"}}},
+		"half as many pairs again were measured": {sample: metro(1).Sample(probes*3/2, 2)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			now := now.Add(test.after)
+			m := test.sample.Matrix(now)
+			anew := latency.NewEstimator(m, latency.Statistic{}, 0, test.groups, now)
+			next := first.Next(m, latency.Statistic{}, 0, test.groups, now)
+			var errors []float64
+			differ := false
+			for i, node := range test.sample.Names {
+				for j, peer := range test.sample.Names {
+					if i == j || test.sample.Known(i, j) {
+						continue
+					}
+					got := next.Estimate(node, peer)
+					differ = differ || got != anew.Estimate(node, peer)
+					errors = append(errors, math.Abs(got.Latency.Seconds()/test.sample.RTT[i][j]-1))
+				}
+			}
+			if differ != test.kept {
+				t.Errorf("estimates differ from those of groups found anew: %t, want %t", differ, test.kept)
+			}
+			slices.Sort(errors)
+			if median := errors[len(errors)/2]; median > 0.07 {
+				t.Errorf("median error %.4f, want at most 0.07", median)
+			}
+		})
+	}
+}
+
 func TestToAnswersAsEstimateDoes(t *testing.T) {
 	network := networks.Metro(120, 2).Unlabelled(0.3, 1)
 	_, e := network.Sample(8, 1).Estimates()

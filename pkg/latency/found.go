@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"math"
 	"slices"
+	"time"
 )
 
 const (
@@ -24,20 +25,69 @@ const (
 	nearGroups = 8
 )
 
+const (
+	// keptFor is how long groups are kept, at most: new ones may be better
+	// where a network changed in a way that does not make the old ones worse.
+	keptFor = 5 * time.Minute
+	// keptLoss is by how much worse than at first kept groups may foresee the
+	// pairs held back. keptGrowth is how many times as many pairs there may be.
+	keptLoss   = 0.1
+	keptGrowth = 1.25
+)
+
+// found is groups of nodes without labels, of several searches.
+type found struct {
+	at        time.Time
+	labelled  []level // which they began with
+	groupings [][]level
+	missed    []float64 // heldError of each
+	pairs     int       // that they were found from
+}
+
+// find searches for groups below those of levels.
+func (d *drawn) find(levels []level, hash []uint64, now time.Time) (*found, []*blocks) {
+	f := &found{at: now, labelled: levels, pairs: len(d.known)}
+	s := newSearch(d.known, d.held, hash)
+	var fitted []*blocks
+	for seed := range uint64(foundGroupings) {
+		grouping, b := s.find(levels, seed)
+		f.groupings, f.missed, fitted = append(f.groupings, grouping), append(f.missed, b.heldError(d.held)), append(fitted, b)
+	}
+	return f, fitted
+}
+
+// holdFor values the blocks of groups that were found before, of the same
+// nodes, for other pairs. ok is false if new ones must be found; f may be nil.
+func (f *found) holdFor(d *drawn, levels []level, now time.Time) (fitted []*blocks, ok bool) {
+	if f == nil || now.Sub(f.at) >= keptFor || float64(len(d.known)) > keptGrowth*float64(f.pairs) || !slices.EqualFunc(f.labelled, levels, level.equal) {
+		return nil, false
+	}
+	for at, grouping := range f.groupings {
+		b := fitBlocks(d.known, grouping, false)
+		if b.heldError(d.held) > (1+keptLoss)*f.missed[at] {
+			return nil, false
+		}
+		fitted = append(fitted, b)
+	}
+	return fitted, true
+}
+
 // search finds groups in what was measured.
 type search struct {
-	links *adjacency // what groups are found from
-	held  *adjacency // what tells whether they help; it has no part in finding
+	known []pair    // what groups are found from
+	links adjacency // the same by node, with the logarithms of latencies
+	held  []pair    // what tells whether groups help; it has no part in finding
 	hash  []uint64
 	// Scratch space: by node, by node, by link.
 	u, v, residual []float64
 	movable        []bool // by node: it has no labels
 }
 
-func newSearch(links, held *adjacency, hash []uint64) *search {
+func newSearch(known, held []pair, hash []uint64) *search {
+	links := rowsOf(known, len(hash), func(at int) (float64, float32) { return known[at].latency, 0 })
 	return &search{
-		links: links, held: held, hash: hash,
-		u: make([]float64, len(hash)), v: make([]float64, len(hash)), residual: make([]float64, len(links.value)), movable: make([]bool, len(hash)),
+		known: known, links: links, held: held, hash: hash,
+		u: make([]float64, len(hash)), v: make([]float64, len(hash)), residual: make([]float64, len(links.links)), movable: make([]bool, len(hash)),
 	}
 }
 
@@ -47,7 +97,7 @@ func newSearch(links, held *adjacency, hash []uint64) *search {
 // better. Labelled groups are not divided: labels know best.
 func (s *search) find(levels []level, seed uint64) ([]level, *blocks) {
 	levels = slices.Clone(levels)
-	b := fitBlocks(s.links, levels)
+	b := fitBlocks(s.known, levels, false)
 	b.found = make([]bool, b.count)
 	b.found[pool] = true
 	for i, group := range b.of {
@@ -63,7 +113,7 @@ func (s *search) find(levels []level, seed uint64) ([]level, *blocks) {
 		same, b = s.settle(b, same, b.count)
 		levels = append(levels, same)
 	}
-	best, kept, fitted := s.heldError(b), len(levels), b
+	best, kept, fitted := b.heldError(s.held), len(levels), b
 	for {
 		next, ok := s.divide(b, seed)
 		if !ok || next.count > maxGroups {
@@ -71,7 +121,7 @@ func (s *search) find(levels []level, seed uint64) ([]level, *blocks) {
 		}
 		next, b = s.settle(b, next, nearGroups)
 		levels = append(levels, next)
-		missed := s.heldError(b)
+		missed := b.heldError(s.held)
 		if missed > best*(1-leastGain) {
 			break
 		}
@@ -80,17 +130,14 @@ func (s *search) find(levels []level, seed uint64) ([]level, *blocks) {
 	return levels[:kept], fitted
 }
 
-// heldError is the sum of errors, as logarithms, on what was held back. A factor
-// of e is as bad as it gets: beyond it, it matters no more how wrong.
-func (s *search) heldError(b *blocks) float64 {
+// heldError is the mean error, as a logarithm, on pairs that were held back. A
+// factor of e is as bad as it gets: beyond it, it matters no more how wrong.
+func (b *blocks) heldError(held []pair) float64 {
 	var sum float64
-	for i := range b.of {
-		from, to := s.held.row(int32(i))
-		for at := from; at < to; at++ {
-			sum += math.Min(1, math.Abs(b.residual(int32(i), s.held.peer[at], s.held.value[at])))
-		}
+	for k := range held {
+		sum += math.Min(1, math.Abs(b.residual(&held[k])))
 	}
-	return sum
+	return sum / float64(len(held))
 }
 
 // divide splits each found group in two, by the sign of its nodes in the
@@ -113,7 +160,7 @@ func (s *search) divide(b *blocks, seed uint64) (next level, ok bool) {
 		next.found = append(next.found, b.found[parent])
 		next.count++
 	}
-	clip := b.clip(s.links, &b.level)
+	clip := b.clip(s.known, &b.level)
 	for group, nodes := range members {
 		if b.found[group] && len(nodes) >= smallestSplit {
 			s.principal(b, nodes, clip, seed)
@@ -143,30 +190,33 @@ func (s *search) principal(b *blocks, nodes []int32, clip float64, seed uint64) 
 	const iterations = 6
 	for _, i := range nodes {
 		s.u[i] = 2*unit(mix(s.hash[i]+seed)) - 1
-		from, to := s.links.row(i)
-		for at := from; at < to; at++ {
-			s.residual[at] = clamp(b.residual(i, s.links.peer[at], s.links.value[at]), clip)
+		for at := s.links.start[i]; at < s.links.start[i+1]; at++ {
+			k := &s.links.links[at]
+			if v := b.at(i, k.peer); !math.IsNaN(v) {
+				s.residual[at] = clamp(k.value-v, clip)
+			} else {
+				s.residual[at] = 0
+			}
 		}
 	}
 	for range iterations {
 		for _, i := range nodes {
-			from, to := s.links.row(i)
-			for _, j := range s.links.peer[from:to] {
-				s.v[j] = 0
+			for _, k := range s.links.row(i) {
+				s.v[k.peer] = 0
 			}
 		}
 		for _, i := range nodes {
-			from, to := s.links.row(i)
-			for at := from; at < to; at++ {
-				s.v[s.links.peer[at]] += s.residual[at] * s.u[i]
+			residual := s.residual[s.links.start[i]:]
+			for at, k := range s.links.row(i) {
+				s.v[k.peer] += residual[at] * s.u[i]
 			}
 		}
 		var norm float64
 		for _, i := range nodes {
-			from, to := s.links.row(i)
+			residual := s.residual[s.links.start[i]:]
 			var sum float64
-			for at := from; at < to; at++ {
-				sum += s.residual[at] * s.v[s.links.peer[at]]
+			for at, k := range s.links.row(i) {
+				sum += residual[at] * s.v[k.peer]
 			}
 			s.u[i] = sum
 			norm += sum * sum
@@ -191,8 +241,8 @@ func (s *search) settle(before *blocks, next level, nearest int) (level, *blocks
 			size[group]++
 		}
 	}
-	clip := before.clip(s.links, &next)
-	b := before.refined(s.links, next, false)
+	clip := before.clip(s.known, &next)
+	b := before.refined(s.known, next, clip, false)
 	near := b.near(nearest)
 	for range iterations {
 		moved := false
@@ -201,9 +251,9 @@ func (s *search) settle(before *blocks, next level, nearest int) (level, *blocks
 			if !s.movable[i] || size[own] == 1 {
 				continue
 			}
-			best, least := own, s.unexplained(b, of, int32(i), own, clip)
+			best, least := own, s.unexplained(b, of, int32(i), own, clip, math.Inf(1))
 			for _, group := range near[own] {
-				if sum := s.unexplained(b, of, int32(i), group, clip); sum < least {
+				if sum := s.unexplained(b, of, int32(i), group, clip, least); sum < least {
 					best, least = group, sum
 				}
 			}
@@ -218,19 +268,24 @@ func (s *search) settle(before *blocks, next level, nearest int) (level, *blocks
 			break
 		}
 		next.of = of
-		b = before.refined(s.links, next, false)
+		b = before.refined(s.known, next, before.clip(s.known, &next), false)
 	}
 	return next, b
 }
 
 // unexplained is by how much the links of node i differ from the blocks if
-// the node were in group.
-func (s *search) unexplained(b *blocks, of []int32, i, group int32, clip float64) float64 {
+// the node were in group. It stops adding at enough.
+func (s *search) unexplained(b *blocks, of []int32, i, group int32, clip, enough float64) float64 {
 	row := b.value[int(group)*b.count : (int(group)+1)*b.count]
-	from, to := s.links.row(i)
 	var sum float64
-	for at := from; at < to; at++ {
-		sum += math.Abs(clamp(s.links.value[at]-row[of[s.links.peer[at]]], clip))
+	for _, k := range s.links.row(i) {
+		missed := math.Abs(k.value - row[of[k.peer]])
+		if missed > clip {
+			missed = clip
+		}
+		if sum += missed; sum >= enough {
+			break
+		}
 	}
 	return sum
 }

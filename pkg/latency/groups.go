@@ -16,6 +16,11 @@ type level struct {
 	found []bool
 }
 
+// equal reports whether v and w, both made by labels, are the same division.
+func (v level) equal(w level) bool {
+	return slices.Equal(v.of, w.of) && slices.Equal(v.parent, w.parent)
+}
+
 // isFound reports whether node i is in a group that was found.
 func (v *level) isFound(i int32) bool { return v.found != nil && v.of[i] >= 0 && v.found[v.of[i]] }
 
@@ -32,13 +37,12 @@ const pool int32 = 0
 // it, by zone within that. The nodes without any are in pool, hasPool tells
 // whether there are some; but one that has no link either is in no group,
 // because nothing tells where it is.
-func labelled(l *links, groups map[string]NodeGroup) (levels []level, hasPool bool) {
-	for i, name := range l.names {
-		from, to := l.both.row(int32(i))
-		hasPool = hasPool || from < to && groups[name] == NodeGroup{}
+func labelled(names []string, degree []int32, groups map[string]NodeGroup) (levels []level, hasPool bool) {
+	for i, name := range names {
+		hasPool = hasPool || degree[i] > 0 && groups[name] == NodeGroup{}
 	}
 	for depth := 1; depth <= 3; depth++ {
-		next := level{of: make([]int32, len(l.names))}
+		next := level{of: make([]int32, len(names))}
 		// add opens a group within parent of the level before.
 		add := func(parent int32) int32 {
 			if len(levels) > 0 {
@@ -57,10 +61,10 @@ func labelled(l *links, groups map[string]NodeGroup) (levels []level, hasPool bo
 			add(pool)
 		}
 		known := make(map[NodeGroup]int32)
-		for i, name := range l.names {
+		for i, name := range names {
 			if groups[name] == (NodeGroup{}) {
 				next.of[i] = pool
-				if from, to := l.both.row(int32(i)); from == to {
+				if degree[i] == 0 {
 					next.of[i] = -1
 				}
 				continue
@@ -78,7 +82,7 @@ func labelled(l *links, groups map[string]NodeGroup) (levels []level, hasPool bo
 		}
 		if next.count > maxGroups {
 			if len(levels) == 0 {
-				return labelled(l, nil)
+				return labelled(names, degree, nil)
 			}
 			break
 		}
@@ -96,15 +100,12 @@ func (v level) dissolvePool() {
 	}
 }
 
-// ofPool is how many pairs in l have a node of pool.
-func (v level) ofPool(l *adjacency) int {
+// ofPool is how many of pairs have a node of pool.
+func (v level) ofPool(pairs []pair) int {
 	n := 0
-	for i, own := range v.of {
-		from, to := l.row(int32(i))
-		for at := from; at < to; at++ {
-			if j := l.peer[at]; int(j) > i && (own == pool || v.of[j] == pool) {
-				n++
-			}
+	for _, p := range pairs {
+		if v.of[p.i] == pool || v.of[p.j] == pool {
+			n++
 		}
 	}
 	return n
@@ -137,11 +138,11 @@ func (b *blocks) at(i, j int32) float64 {
 	return b.value[int(a)*b.count+int(c)]
 }
 
-// residual is by how much the latency y of a pair differs from its block;
-// from 0 where the block is not known.
-func (b *blocks) residual(i, j int32, y float64) float64 {
-	if v := b.at(i, j); !math.IsNaN(v) {
-		return y - v
+// residual is by how much the latency of a pair differs from its block; 0 where
+// the block is not known.
+func (b *blocks) residual(p *pair) float64 {
+	if v := b.at(p.i, p.j); !math.IsNaN(v) {
+		return p.latency - v
 	}
 	return 0
 }
@@ -150,76 +151,70 @@ func (b *blocks) residual(i, j int32, y float64) float64 {
 // parent is plus the median by which its pairs differ from that, and as a
 // median of few is little to go by, it counts n/(n+1) for n pairs. A block
 // without pairs is what its parent is; in the first level, which has no
-// parent, it is not known.
-func fitBlocks(l *adjacency, levels []level) *blocks {
+// parent, it is not known. Where the groups were found, medians take long, and
+// are had only if finally is true, and of the last level.
+func fitBlocks(pairs []pair, levels []level, finally bool) *blocks {
 	b := &blocks{}
 	for depth, next := range levels {
-		b = b.refined(l, next, next.found == nil || depth == len(levels)-1)
+		b = b.refined(pairs, next, b.clip(pairs, &next), next.found == nil || finally && depth == len(levels)-1)
 	}
 	return b
 }
 
 // refined values the blocks of next by those of b, by medians or, which is
 // nearly the same and less work, by means of clipped residuals.
-func (b *blocks) refined(l *adjacency, next level, medians bool) *blocks {
+func (b *blocks) refined(pairs []pair, next level, clip float64, medians bool) *blocks {
 	var (
 		count = next.count
 		value = make([]float64, count*count)
 		prior = make([]float64, count*count)
-		pairs = make([]int32, count*count)
+		sizes = make([]int32, count*count) // in pairs
 		first = next.parent == nil
-		clip  = math.Inf(1)
 	)
 	// A block has no prior in the first level, nor where only nodes that have
 	// changed their group since make it known.
 	fresh := func(p int) bool { return first || math.IsNaN(prior[p]) }
 	if !first {
-		clip = b.clip(l, &next)
 		for a, pa := range next.parent {
 			for c, pc := range next.parent {
 				prior[a*count+c] = b.value[int(pa)*b.count+int(pc)]
 			}
 		}
 	}
-	// A pair is met once, from its lower node, and counts in the half of the
-	// blocks above the diagonal.
-	place := func(i int, at int32) int {
-		a, c := int(next.of[i]), int(next.of[l.peer[at]])
+	// The half of the blocks above the diagonal stands for both.
+	place := func(p *pair) int {
+		a, c := int(next.of[p.i]), int(next.of[p.j])
 		return min(a, c)*count + max(a, c)
 	}
-	residual := make([]float64, len(l.value))
-	for i := range next.of {
-		for from, at := l.row(int32(i)); at > from && int(l.peer[at-1]) > i; at-- {
-			p := place(i, at-1)
-			if fresh(p) {
-				residual[at-1] = l.value[at-1]
-				value[p] += residual[at-1]
-			} else {
-				residual[at-1] = l.value[at-1] - prior[p]
-				value[p] += clamp(residual[at-1], clip)
-			}
-			pairs[p]++
+	for k := range pairs {
+		p := place(&pairs[k])
+		if fresh(p) {
+			value[p] += pairs[k].latency
+		} else {
+			value[p] += clamp(pairs[k].latency-prior[p], clip)
 		}
+		sizes[p]++
 	}
-	for p, n := range pairs {
+	for p, n := range sizes {
 		if n > 0 {
 			value[p] /= float64(n)
 		}
 	}
 	if medians {
-		sorted := make([]float64, len(l.peer)/2)
+		sorted := make([]float64, len(pairs))
 		end := make([]int32, len(value)) // of what each block has in sorted
 		for p := range len(value) - 1 {
-			end[p+1] = end[p] + pairs[p]
+			end[p+1] = end[p] + sizes[p]
 		}
-		for i := range next.of {
-			for from, at := l.row(int32(i)); at > from && int(l.peer[at-1]) > i; at-- {
-				p := place(i, at-1)
-				sorted[end[p]] = residual[at-1]
-				end[p]++
+		for k := range pairs {
+			p := place(&pairs[k])
+			sorted[end[p]] = pairs[k].latency
+			if !fresh(p) {
+				sorted[end[p]] -= prior[p]
 			}
+			end[p]++
 		}
-		for p, n := range pairs {
+		for p, n := range sizes {
 			if n > 0 {
 				value[p] = median(sorted[end[p]-n : end[p]])
 			}
@@ -228,7 +223,7 @@ func (b *blocks) refined(l *adjacency, next level, medians bool) *blocks {
 	for a := range count {
 		for c := a; c < count; c++ {
 			p := a*count + c
-			n := float64(pairs[p])
+			n := float64(sizes[p])
 			switch {
 			case fresh(p) && n == 0:
 				value[p] = math.NaN()
@@ -244,16 +239,15 @@ func (b *blocks) refined(l *adjacency, next level, medians bool) *blocks {
 // clip is beyond what a residual, of a pair with a node in a group that was
 // found, says no more than that it is large: three times the median, which is
 // about two standard deviations.
-func (b *blocks) clip(l *adjacency, next *level) float64 {
+func (b *blocks) clip(pairs []pair, next *level) float64 {
+	if next.found == nil {
+		return math.Inf(1)
+	}
+	const enough = 10_000 // to tell a median
 	var sizes []float64
-	for i := range int32(len(next.of)) {
-		if !next.isFound(i) {
-			continue
-		}
-		from, to := l.row(i)
-		// A few of each node tell the median well enough.
-		for at := from; at < to; at += 1 + (to-from)/16 {
-			sizes = append(sizes, math.Abs(b.residual(i, l.peer[at], l.value[at])))
+	for k := 0; k < len(pairs); k += 1 + len(pairs)/enough {
+		if p := &pairs[k]; next.isFound(p.i) || next.isFound(p.j) {
+			sizes = append(sizes, math.Abs(b.residual(p)))
 		}
 	}
 	if len(sizes) == 0 {

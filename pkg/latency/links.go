@@ -14,31 +14,32 @@ type links struct {
 	names []string
 	// out is what each node measured, in what its peers measured of it.
 	out, in adjacency
-	// both has each measured pair in the rows of both its nodes. Its latency
-	// is the geometric mean of the directions, and it is kept as a logarithm
-	// of nanoseconds: latencies are compared by their ratio.
-	both adjacency
 }
 
-// adjacency is a sparse matrix: row i is start[i] to start[i+1] of the other
-// slices, in the order of peer.
+// adjacency is a sparse matrix: row i is start[i] to start[i+1] of links, in
+// the order of their peers.
 type adjacency struct {
 	start []int32
-	peer  []int32
-	value []float64
-	error []float64 // of the value; nil in links.both
+	links []link
 }
 
-func (a *adjacency) row(i int32) (from, to int32) { return a.start[i], a.start[i+1] }
+// link is what is known between the node of a row and a peer.
+type link struct {
+	peer  int32
+	error float32 // of the value, where it is a latency that was measured
+	value float64
+}
 
-// find is the place of peer in the row of node, -1 if it is not there.
-func (a *adjacency) find(node, peer int32) int32 {
-	from, to := a.row(node)
-	at, ok := slices.BinarySearch(a.peer[from:to], peer)
+func (a *adjacency) row(i int32) []link { return a.links[a.start[i]:a.start[i+1]] }
+
+// find is the link to peer in the row of node, nil if there is none.
+func (a *adjacency) find(node, peer int32) *link {
+	row := a.row(node)
+	at, ok := slices.BinarySearchFunc(row, peer, func(k link, peer int32) int { return int(k.peer) - int(peer) })
 	if !ok {
-		return -1
+		return nil
 	}
-	return from + int32(at)
+	return &row[at]
 }
 
 // newLinks reads matrix. The nodes are those of the matrix and of groups.
@@ -56,104 +57,126 @@ func newLinks(matrix *Matrix, statistic Statistic, groups map[string]NodeGroup, 
 	for i, name := range l.names {
 		l.index[name] = int32(i)
 	}
-	l.out = adjacency{
-		start: make([]int32, len(l.names)+1),
-		peer:  make([]int32, 0, matrix.Pairs()),
-		value: make([]float64, 0, matrix.Pairs()),
-		error: make([]float64, 0, matrix.Pairs()),
+	l.out = adjacency{start: make([]int32, len(l.names)+1), links: make([]link, 0, matrix.Pairs())}
+	var at []int32 // by place in the matrix: the number here
+	if matrix != nil {
+		at = make([]int32, len(matrix.names))
+		for place, name := range matrix.names {
+			at[place] = l.index[name]
+		}
 	}
 	for i, name := range l.names {
-		if row, ok := matrix.place(name); ok {
-			for at := range matrix.rows[row] {
-				c := &matrix.rows[row][at]
-				if !fresh(&c.Distribution) {
-					continue
+		if row, ok := matrix.place(name); ok { // rows of the matrix are in the order of names
+			for k := range matrix.rows[row] {
+				c := &matrix.rows[row][k]
+				if fresh(&c.Distribution) {
+					l.out.links = append(l.out.links, link{at[c.peer], float32(c.meanError()), float64(statistic.Latency(c.Distribution))})
 				}
-				l.out.peer = append(l.out.peer, l.index[matrix.names[c.peer]])
-				l.out.value = append(l.out.value, float64(statistic.Latency(c.Distribution)))
-				l.out.error = append(l.out.error, c.meanError())
 			}
 		}
-		l.out.start[i+1] = int32(len(l.out.peer))
+		l.out.start[i+1] = int32(len(l.out.links))
 	}
-	// Turning a sparse matrix over orders its rows.
 	l.in = l.out.transposed()
-	l.out = l.in.transposed()
-	l.both = undirected(&l.out, &l.in)
 	return l
 }
 
 func (a *adjacency) transposed() adjacency {
 	nodes := len(a.start) - 1
-	t := adjacency{
-		start: make([]int32, nodes+1),
-		peer:  make([]int32, len(a.peer)),
-		value: make([]float64, len(a.peer)),
-		error: make([]float64, len(a.peer)),
-	}
-	for _, peer := range a.peer {
-		t.start[peer+1]++
+	t := adjacency{start: make([]int32, nodes+1), links: make([]link, len(a.links))}
+	for k := range a.links {
+		t.start[a.links[k].peer+1]++
 	}
 	for i := range nodes {
 		t.start[i+1] += t.start[i]
 	}
 	next := slices.Clone(t.start)
 	for i := range int32(nodes) {
-		from, to := a.row(i)
-		for at := from; at < to; at++ {
-			place := next[a.peer[at]]
-			next[a.peer[at]]++
-			t.peer[place], t.value[place], t.error[place] = i, a.value[at], a.error[at]
+		for _, k := range a.row(i) {
+			t.links[next[k.peer]] = link{i, k.error, k.value}
+			next[k.peer]++
 		}
 	}
 	return t
 }
 
-// undirected merges the rows of out and in. A latency of 0, below the clock's
-// resolution, counts as a nanosecond: it has no logarithm.
-func undirected(out, in *adjacency) adjacency {
-	nodes := int32(len(out.start) - 1)
-	both := adjacency{
-		start: make([]int32, nodes+1),
-		peer:  make([]int32, 0, 2*len(out.peer)),
-		value: make([]float64, 0, 2*len(out.peer)),
-	}
-	logarithm := func(v float64) float64 { return math.Log(math.Max(v, 1)) }
-	for i := range nodes {
-		a, endA := out.row(i)
-		b, endB := in.row(i)
-		for a < endA || b < endB {
-			switch {
-			case b == endB || a < endA && out.peer[a] < in.peer[b]:
-				both.peer, both.value = append(both.peer, out.peer[a]), append(both.value, logarithm(out.value[a]))
-				a++
-			case a == endA || in.peer[b] < out.peer[a]:
-				both.peer, both.value = append(both.peer, in.peer[b]), append(both.value, logarithm(in.value[b]))
-				b++
-			default:
-				both.peer, both.value = append(both.peer, out.peer[a]), append(both.value, (logarithm(out.value[a])+logarithm(in.value[b]))/2)
-				a, b = a+1, b+1
-			}
-		}
-		both.start[i+1] = int32(len(both.peer))
-	}
-	return both
+// pair is two nodes of which one at least measured the other. The latency
+// between them is the geometric mean of the directions, and it is kept as a
+// logarithm of nanoseconds: latencies are compared by their ratio.
+type pair struct {
+	i, j    int32 // i < j
+	latency float64
 }
 
-// filtered keeps the links of a that keep wants, in both their rows if keep
-// is symmetric.
-func (a *adjacency) filtered(keep func(node, peer int32) bool) adjacency {
-	f := adjacency{start: make([]int32, len(a.start)), peer: make([]int32, 0, len(a.peer)), value: make([]float64, 0, len(a.peer))}
-	for i := range int32(len(a.start) - 1) {
-		from, to := a.row(i)
-		for at := from; at < to; at++ {
-			if keep(i, a.peer[at]) {
-				f.peer, f.value = append(f.peer, a.peer[at]), append(f.value, a.value[at])
+// all calls yield with the pairs of nodes, in order, and with what was measured
+// in each direction, 0 for nothing. A latency of 0, below the clock's
+// resolution, comes as a nanosecond: 0 has no logarithm.
+func (l *links) all(yield func(i, j int32, there, back float64)) {
+	after := func(row []link, i int32) []link {
+		at, _ := slices.BinarySearchFunc(row, i, func(k link, i int32) int { return int(k.peer) - int(i) })
+		return row[at:]
+	}
+	for i := range int32(len(l.names)) {
+		out, in := after(l.out.row(i), i), after(l.in.row(i), i)
+		for len(out) > 0 || len(in) > 0 {
+			switch {
+			case len(in) == 0 || len(out) > 0 && out[0].peer < in[0].peer:
+				yield(i, out[0].peer, max(out[0].value, 1), 0)
+				out = out[1:]
+			case len(out) == 0 || in[0].peer < out[0].peer:
+				yield(i, in[0].peer, 0, max(in[0].value, 1))
+				in = in[1:]
+			default:
+				yield(i, out[0].peer, max(out[0].value, 1), max(in[0].value, 1))
+				out, in = out[1:], in[1:]
 			}
 		}
-		f.start[i+1] = int32(len(f.peer))
 	}
-	return f
+}
+
+// meanLogarithm is the logarithm of the mean of what was measured in the two
+// directions, at least one of which is not 0.
+func meanLogarithm(there, back float64) float64 {
+	switch {
+	case back == 0:
+		return math.Log(there)
+	case there == 0:
+		return math.Log(back)
+	}
+	return math.Log(there*back) / 2
+}
+
+// degrees is with how many others each node is in a pair.
+func (l *links) degrees() []int32 {
+	degree := make([]int32, len(l.names))
+	l.all(func(i, j int32, _, _ float64) {
+		degree[i]++
+		degree[j]++
+	})
+	return degree
+}
+
+// rowsOf has each of pairs, which are in order, in the rows of both its nodes.
+// The values are those of it by the place in pairs.
+func rowsOf(pairs []pair, nodes int, of func(at int) (value float64, error float32)) adjacency {
+	a := adjacency{start: make([]int32, nodes+1), links: make([]link, 2*len(pairs))}
+	for _, p := range pairs {
+		a.start[p.i+1]++
+		a.start[p.j+1]++
+	}
+	for i := range nodes {
+		a.start[i+1] += a.start[i]
+	}
+	// What a node has with lower ones comes before what it has with higher ones
+	// in pairs, as it must in its row.
+	next := slices.Clone(a.start)
+	for at, p := range pairs {
+		value, error := of(at)
+		a.links[next[p.i]] = link{p.j, error, value}
+		a.links[next[p.j]] = link{p.i, error, value}
+		next[p.i]++
+		next[p.j]++
+	}
+	return a
 }
 
 // hashes has a number for each name that looks random and never changes.

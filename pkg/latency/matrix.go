@@ -20,8 +20,8 @@ type Matrix struct {
 	version uint64
 	taken   time.Time
 	index   map[string]int32 // node name to position in rows
-	names   []string
-	rows    [][]cell // by node, each sorted by peer
+	names   []string         // sorted
+	rows    [][]cell         // by node, each sorted by peer
 	pairs   int
 }
 
@@ -112,10 +112,28 @@ func (m *Matrix) NextSeq(taken time.Time, observed iter.Seq2[Pair, Distribution]
 		next.rows[node] = append(next.rows[node], cell{peer, now})
 		next.pairs++
 	}
-	for _, row := range next.rows {
+	next.sort()
+	return next
+}
+
+// sort brings the nodes into the order of their names, whatever the order in
+// which they were observed, and the rows into that of their peers.
+func (m *Matrix) sort() {
+	rows, place := m.rows, m.index
+	m.names = slices.Sorted(maps.Keys(place))
+	m.rows = make([][]cell, len(rows))
+	sorted := make([]int32, len(rows)) // by place before
+	for i, name := range m.names {
+		m.rows[i] = rows[place[name]]
+		sorted[place[name]] = int32(i)
+		place[name] = int32(i)
+	}
+	for _, row := range m.rows {
+		for at := range row {
+			row[at].peer = sorted[row[at].peer]
+		}
 		slices.SortFunc(row, func(a, b cell) int { return cmp.Compare(a.peer, b.peer) })
 	}
-	return next
 }
 
 // Version numbers matrices that follow each other: 0 for nil, 1 for the

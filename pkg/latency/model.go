@@ -3,6 +3,7 @@ package latency
 import (
 	"math"
 	"slices"
+	"time"
 )
 
 // model foresees the latency of pairs that were not measured:
@@ -17,6 +18,7 @@ type model struct {
 	variance  []float64 // by node: of its offset
 	least     float64   // of all latencies measured
 	bar       float64   // standard deviations that hold nine errors of ten
+	found     *found    // groups of nodes without labels; nil if there are none
 }
 
 // grouping is a division of the nodes, with what follows from it for a pair.
@@ -26,6 +28,12 @@ type grouping struct {
 	block []block // count x count
 }
 
+// place is that of the block of two nodes.
+func (g *grouping) place(i, j int32) int {
+	a, c := g.of[i], g.of[j]
+	return int(min(a, c))*g.count + int(max(a, c))
+}
+
 type block struct {
 	latency float64 // NaN where nothing is known
 	spread  float64 // standard deviation of a pair from latency, as a share of it
@@ -33,10 +41,11 @@ type block struct {
 
 const (
 	// enoughLinks is about how many links of a node are made use of, drawn at
-	// random where there are more, and searchLinks how many in the whole
-	// cluster are to find groups and error bars from. They bound the time for
-	// large clusters.
+	// random where there are more, fitLinks how many in the whole cluster, and
+	// searchLinks how many of these to find groups and error bars from. They
+	// bound the time for large clusters.
 	enoughLinks = 128
+	fitLinks    = 320_000
 	searchLinks = 150_000
 	// heldShare: one pair in eight is held back from finding groups, and from
 	// the first fit, whose errors on these pairs are what error bars rest on.
@@ -51,54 +60,81 @@ const (
 	normalBar = 1.645
 )
 
-// newModel fits a model to l; it is nil if nothing was measured.
-func newModel(l *links, groups map[string]NodeGroup) *model {
-	if len(l.both.peer) == 0 {
-		return nil
-	}
+// newModel fits a model to l; it is nil if nothing was measured. Groups that
+// were found before are kept while they hold; before may be nil.
+func newModel(l *links, groups map[string]NodeGroup, before *found, now time.Time) *model {
 	hash := hashes(l.names)
-	draw := func(i, j int32) uint64 { return mix(hash[i] ^ hash[j]) } // the same both ways
-	isHeld := func(i, j int32) bool { return draw(i, j)%heldShare == 0 }
-	degree := func(i int32) float64 { from, to := l.both.row(i); return float64(to - from) }
-	upTo := func(links float64) func(i, j int32) bool {
-		return func(i, j int32) bool { return unit(mix(draw(i, j)))*min(degree(i), degree(j)) < links }
-	}
-	all := l.both.filtered(upTo(enoughLinks))
-	held := all.filtered(isHeld)
-
-	levels, hasPool := labelled(l, groups)
-	if hasPool && levels[0].ofPool(&held) < leastHeld {
+	degree := l.degrees()
+	levels, hasPool := labelled(l.names, degree, groups)
+	d := l.draw(hash, degree)
+	if hasPool && levels[0].ofPool(d.held) < leastHeld {
 		for _, level := range levels {
 			level.dissolvePool()
 		}
 		hasPool = false
-		grouped := func(i, j int32) bool { return levels[0].of[i] >= 0 && levels[0].of[j] >= 0 }
-		all, held = all.filtered(grouped), held.filtered(grouped)
-		if len(all.peer) == 0 {
-			return nil
-		}
+		d = d.within(&levels[0])
 	}
-	few := upTo(searchLinks / float64(len(l.names)))
-	known := all.filtered(func(i, j int32) bool { return !isHeld(i, j) && few(i, j) })
-	var groupings [][]level
-	var fitted []*blocks
+	if len(d.all) == 0 {
+		return nil
+	}
+	groupings, fitted, kept := [][]level{levels}, []*blocks(nil), (*found)(nil)
 	if hasPool {
-		s := newSearch(&known, &held, hash)
-		for seed := range uint64(foundGroupings) {
-			found, b := s.find(levels, seed)
-			groupings, fitted = append(groupings, found), append(fitted, b)
+		var holds bool
+		kept = before
+		if fitted, holds = kept.holdFor(d, levels, now); !holds {
+			kept, fitted = d.find(levels, hash, now)
 		}
+		groupings = kept.groupings
 	} else {
-		groupings, fitted = append(groupings, levels), append(fitted, fitBlocks(&known, levels))
+		fitted = []*blocks{fitBlocks(d.known, levels, true)}
 	}
 
-	bar := fitModel(&known, fitted).errorBar(&held)
+	nodes := len(l.names)
+	bar := fitModel(d.known, nodes, fitted).errorBar(d.held)
 	for at, levels := range groupings {
-		fitted[at] = fitBlocks(&all, levels)
+		fitted[at] = fitBlocks(d.all, levels, true)
 	}
-	m := fitModel(&all, fitted)
-	m.bar = bar
+	m := fitModel(d.all, nodes, fitted)
+	m.bar, m.found = bar, kept
 	return m
+}
+
+// drawn is the pairs that a model is made of: all of them, those that groups
+// and error bars are found from, and those that were held back from that.
+type drawn struct{ all, known, held []pair }
+
+// draw chooses pairs at random, but the same ones of the same nodes always.
+func (l *links) draw(hash []uint64, degree []int32) *drawn {
+	nodes := float64(len(l.names))
+	enough, few := min(enoughLinks, fitLinks/nodes), min(enoughLinks, searchLinks/nodes)
+	expected := 0
+	for _, links := range degree {
+		expected += min(int(links), int(enough))
+	}
+	d := &drawn{all: make([]pair, 0, expected*5/8)} // half, and then some
+	l.all(func(i, j int32, there, back float64) {
+		h := mix(hash[i] ^ hash[j])
+		// A pair is one of the first n links of its nodes where this is below n.
+		rank := unit(mix(h)) * float64(min(degree[i], degree[j]))
+		if rank >= enough {
+			return
+		}
+		p := pair{i, j, meanLogarithm(there, back)}
+		d.all = append(d.all, p)
+		switch {
+		case h%heldShare == 0:
+			d.held = append(d.held, p)
+		case rank < few:
+			d.known = append(d.known, p)
+		}
+	})
+	return d
+}
+
+// within leaves the pairs both of whose nodes are in a group.
+func (d *drawn) within(v *level) *drawn {
+	outside := func(p pair) bool { return v.of[p.i] < 0 || v.of[p.j] < 0 }
+	return &drawn{slices.DeleteFunc(d.all, outside), slices.DeleteFunc(d.known, outside), slices.DeleteFunc(d.held, outside)}
 }
 
 // foresee is the latency between two nodes by their groups alone, NaN where
@@ -106,11 +142,10 @@ func newModel(l *links, groups map[string]NodeGroup) *model {
 func (m *model) foresee(i, j int32) (latency, spread float64) {
 	for at := range m.groupings {
 		g := &m.groupings[at]
-		a, c := g.of[i], g.of[j]
-		if a < 0 || c < 0 {
+		if g.of[i] < 0 || g.of[j] < 0 {
 			return math.NaN(), 0
 		}
-		b := &g.block[int(a)*g.count+int(c)]
+		b := &g.block[g.place(i, j)]
 		latency += b.latency
 		spread += b.spread
 	}
@@ -134,15 +169,11 @@ func (m *model) estimate(i, j int32) (latency, deviation float64, ok bool) {
 // are missed at most: split conformal prediction (Lei, G'Sell, Rinaldo,
 // Tibshirani, Wasserman, "Distribution-free predictive inference for
 // regression", JASA 113, 2018), which holds whatever errors are like.
-func (m *model) errorBar(held *adjacency) float64 {
+func (m *model) errorBar(held []pair) float64 {
 	var missed []float64
-	for i := range int32(len(held.start) - 1) {
-		from, to := held.row(i)
-		for at := from; at < to; at++ {
-			j := held.peer[at]
-			if latency, deviation, ok := m.estimate(i, j); ok && i < j && deviation > 0 {
-				missed = append(missed, math.Abs(math.Exp(held.value[at])-latency)/deviation)
-			}
+	for _, p := range held {
+		if latency, deviation, ok := m.estimate(p.i, p.j); ok && deviation > 0 {
+			missed = append(missed, math.Abs(math.Exp(p.latency)-latency)/deviation)
 		}
 	}
 	rank := int(math.Ceil(0.9 * float64(len(missed)+1)))
@@ -154,8 +185,8 @@ func (m *model) errorBar(held *adjacency) float64 {
 
 // fitModel adds to the blocks of each grouping their spreads, and the offsets
 // of the nodes.
-func fitModel(l *adjacency, groupings []*blocks) *model {
-	m := &model{least: math.Inf(1)}
+func fitModel(pairs []pair, nodes int, groupings []*blocks) *model {
+	m := &model{least: math.Inf(1), offset: make([]float64, nodes), variance: make([]float64, nodes)}
 	for _, b := range groupings {
 		g := grouping{of: b.of, count: b.count, block: make([]block, len(b.value))}
 		for place, v := range b.value {
@@ -163,16 +194,11 @@ func fitModel(l *adjacency, groupings []*blocks) *model {
 		}
 		m.groupings = append(m.groupings, g)
 	}
-	f := fit{model: m, links: l, measured: make([]float64, len(l.value)), foreseen: make([]float64, len(l.value))}
-	nodes := len(l.start) - 1
-	m.offset, m.variance = make([]float64, nodes), make([]float64, nodes)
-	for i := range int32(nodes) {
-		from, to := l.row(i)
-		for at := from; at < to; at++ {
-			f.measured[at] = math.Exp(l.value[at])
-			f.foreseen[at], _ = m.foresee(i, l.peer[at])
-			m.least = math.Min(m.least, f.measured[at])
-		}
+	f := fit{model: m, pairs: pairs, measured: make([]float64, len(pairs)), foreseen: make([]float64, len(pairs))}
+	for at, p := range pairs {
+		f.measured[at] = math.Exp(p.latency)
+		f.foreseen[at], _ = m.foresee(p.i, p.j)
+		m.least = math.Min(m.least, f.measured[at])
 	}
 	f.spreads()
 	f.offsets()
@@ -180,11 +206,11 @@ func fitModel(l *adjacency, groupings []*blocks) *model {
 	return m
 }
 
-// fit is a model that is being fitted. measured and foreseen are by place in
-// links, in nanoseconds.
+// fit is a model that is being fitted. measured and foreseen are of pairs, in
+// nanoseconds.
 type fit struct {
 	*model
-	links              *adjacency
+	pairs              []pair
 	measured, foreseen []float64
 }
 
@@ -196,16 +222,13 @@ func (f *fit) spreads() {
 		prior        = 4
 		priorOfPrior = 0.5
 	)
-	size := make([]float64, len(f.measured)) // of residuals
-	for i := range int32(len(f.offset)) {
-		from, to := f.links.row(i)
-		for at := from; at < to; at++ {
-			foreseen := f.foreseen[at] + f.offset[i] + f.offset[f.links.peer[at]]
-			size[at] = math.Abs(f.measured[at]-foreseen) / f.foreseen[at]
-		}
+	size := make([]float64, len(f.pairs)) // of residuals
+	for at, p := range f.pairs {
+		foreseen := f.foreseen[at] + f.offset[p.i] + f.offset[p.j]
+		size[at] = math.Abs(f.measured[at]-foreseen) / f.foreseen[at]
 	}
 	all := priorOfPrior
-	if n := float64(len(size)) / 2; n > 0 {
+	if n := float64(len(size)); n > 0 {
 		all = (n*median(slices.Clone(size)) + prior*priorOfPrior) / (n + prior)
 	}
 	// A mean absolute deviation is √(2/π) standard deviations of a normal
@@ -214,16 +237,17 @@ func (f *fit) spreads() {
 	for at := range f.groupings {
 		g := &f.groupings[at]
 		sum, n := make([]float64, len(g.block)), make([]int32, len(g.block))
-		for i, group := range g.of {
-			from, to := f.links.row(int32(i))
-			for at := from; at < to; at++ {
-				place := int(group)*g.count + int(g.of[f.links.peer[at]])
-				sum[place] += min(size[at], 3*all)
-				n[place]++
-			}
+		for at, p := range f.pairs {
+			place := g.place(p.i, p.j)
+			sum[place] += min(size[at], 3*all)
+			n[place]++
 		}
-		for place := range g.block {
-			g.block[place].spread = toDeviation * (sum[place] + prior*all) / (float64(n[place]) + prior)
+		for a := range g.count {
+			for c := a; c < g.count; c++ {
+				place, mirrored := a*g.count+c, c*g.count+a
+				spread := toDeviation * (sum[place] + prior*all) / (float64(n[place]) + prior)
+				g.block[place].spread, g.block[mirrored].spread = spread, spread
+			}
 		}
 	}
 }
@@ -238,40 +262,36 @@ func (f *fit) spreads() {
 // that much.
 func (f *fit) offsets() {
 	const iterations = 8
-	weight, three := make([]float64, len(f.measured)), make([]float64, len(f.measured))
-	for i := range int32(len(f.offset)) {
-		from, to := f.links.row(i)
-		for at := from; at < to; at++ {
-			_, spread := f.foresee(i, f.links.peer[at])
-			deviation := max(spread*f.foreseen[at], 1)
-			weight[at], three[at] = 1/(deviation*deviation), 3*deviation
-		}
-	}
+	residuals := rowsOf(f.pairs, len(f.offset), func(at int) (residual float64, deviation float32) {
+		_, spread := f.foresee(f.pairs[at].i, f.pairs[at].j)
+		return f.measured[at] - f.foreseen[at], float32(max(spread*f.foreseen[at], 1))
+	})
 	among := math.Inf(1) // variance among nodes; at first nothing is held against an offset
 	for range iterations {
 		var sum, n float64
-		for i := range int32(len(f.offset)) {
-			from, to := f.links.row(i)
-			if from == to {
+		for i := range f.offset {
+			row := residuals.row(int32(i))
+			if len(row) == 0 {
 				continue
 			}
 			own := f.offset[i]
-			var weights, residuals float64
-			for at := from; at < to; at++ {
-				residual := f.measured[at] - f.foreseen[at] - f.offset[f.links.peer[at]]
-				residuals += weight[at] * (own + clamp(residual-own, three[at]))
-				weights += weight[at]
+			var weights, weighted float64
+			for _, k := range row {
+				deviation := float64(k.error)
+				weight := 1 / (deviation * deviation)
+				weighted += weight * (own + clamp(k.value-f.offset[k.peer]-own, 3*deviation))
+				weights += weight
 			}
 			f.variance[i] = 1 / (weights + 1/among)
-			f.offset[i] = residuals * f.variance[i]
+			f.offset[i] = weighted * f.variance[i]
 			sum += f.offset[i]*f.offset[i] + f.variance[i]
 			n++
 		}
 		among = sum / n
 	}
 	// A node without links may have any of the offsets.
-	for i := range int32(len(f.offset)) {
-		if from, to := f.links.row(i); from == to {
+	for i := range f.offset {
+		if len(residuals.row(int32(i))) == 0 {
 			f.variance[i] = among
 		}
 	}

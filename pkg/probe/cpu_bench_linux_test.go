@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -28,10 +29,11 @@ type loadConfig struct {
 
 // loadResult is what it took in Span.
 type loadResult struct {
-	Cores   float64 // of a processor, user and system
-	RSS     float64 // MiB, the most there was
-	Replies uint64  // to requests of others
-	Samples []time.Duration
+	Cores      float64 // of a processor, user and system
+	RSS        float64 // MiB, the most there was
+	Goroutines int
+	Replies    uint64 // to requests of others
+	Samples    []time.Duration
 }
 
 // loads measure round trips to peers, which are called once a second each,
@@ -46,11 +48,18 @@ var loads = map[string]func(ctx context.Context, peers []netip.AddrPort, result 
 // 1000 peers once a second and, by UDP, answers each of them as often: what an
 // agent does besides its books. The peers are in another process. probing is
 // pro-bing as its users have it, with a Pinger for each peer, on the same kind
-// of socket as icmp; nobody probes it.
+// of socket as icmp; nobody probes it. It is there for other numbers of peers
+// too, for an agent to be measured against.
 func BenchmarkLoad(b *testing.B) {
-	const peers = 1000
-	for _, method := range []string{"udp", "icmp", "probing"} {
-		b.Run(method, func(b *testing.B) {
+	for _, c := range []struct {
+		name, method string
+		peers        int
+	}{
+		{"udp", "udp", 1000}, {"icmp", "icmp", 1000}, {"probing", "probing", 1000},
+		{"probing-100", "probing", 100}, {"probing-2000", "probing", 2000},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			method, peers := c.method, c.peers
 			hasICMP(b)
 			far := farConfig{}
 			if method == "udp" {
@@ -65,11 +74,12 @@ func BenchmarkLoad(b *testing.B) {
 			if len(r.Samples) < peers*4 {
 				b.Fatalf("%d samples in 5 s of %d probes a second", len(r.Samples), peers)
 			}
+			b.ReportMetric(float64(r.Goroutines), "goroutines")
 			b.ReportMetric(r.Cores, "cores")
 			b.ReportMetric(r.RSS, "RSS-MiB")
 			b.ReportMetric(quantile(r.Samples, 0.5), "p50-µs")
 			b.ReportMetric(quantile(r.Samples, 0.99), "p99-µs")
-			if method == "udp" && r.Replies < peers*4 {
+			if method == "udp" && r.Replies < uint64(peers*4) {
 				b.Fatalf("%d replies to %d requests a second", r.Replies, peers)
 			}
 		})
@@ -94,18 +104,20 @@ func beLoad(data []byte, results *json.Encoder) error {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var cores float64
+	var goroutines int
 	go func() {
 		defer cancel()
 		time.Sleep(config.Warm)
 		begin, before := time.Now(), processorTime()
 		time.Sleep(config.Span)
 		cores = (processorTime() - before).Seconds() / time.Since(begin).Seconds()
+		goroutines = runtime.NumGoroutine()
 	}()
 	var r loadResult
 	if err := loads[config.Method](ctx, peers, &r); err != nil {
 		return err
 	}
-	r.Cores = cores
+	r.Cores, r.Goroutines = cores, goroutines
 	var err error
 	if r.RSS, err = residentPeak(); err != nil {
 		return err

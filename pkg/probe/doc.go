@@ -24,7 +24,7 @@
 // were, an engine rests for a few milliseconds, so that what it costs to wake
 // is shared by all that come meanwhile.
 //
-// [TCP] and [Portable] are of the same shape, for where neither passes: TCP has
+// [TCP] and [Portable] have the same lifecycle, for where neither passes: TCP has
 // the kernel's own measurement of a handshake, and Portable what the process
 // reads, where the kernel stamps nothing.
 //
@@ -48,7 +48,8 @@
 // # Ownership
 //
 // One goroutine, in Run, receives, answers, matches and calls Outcome; any
-// goroutine may Send, SendBatch, Forget or read Counters. A mutex in engine
-// guards the prober's state and the sending side of the sockets; Reflector has
-// its own, always taken second. Outcome is called without a lock held.
+// goroutine may Send, SendBatch, Forget or read Counters. That, and how it
+// begins and ends, is one lifecycle for all methods. Its mutex guards the state
+// of probes and the sending side of the sockets; Reflector has its own, always
+// taken second. Outcome is called without a lock held.
 package probe

@@ -3,11 +3,9 @@ package probe
 import (
 	"context"
 	"fmt"
-	"maps"
 	"net"
 	"net/netip"
 	"slices"
-	"sync"
 	"time"
 
 	"k8s.io/klog/v2"
@@ -26,27 +24,27 @@ const (
 )
 
 // engine is what the methods over datagrams have in common: the sockets, whose
-// transmit stamp has which number, the life cycle, and the prober. What differs
-// is in its protocol.
+// transmit stamp has which number, and the prober. What differs is in its
+// protocol.
 type engine struct {
+	lifecycle
 	// Stamps is Kernel if the kernel stamps the packets of this engine, and
 	// User if it refused to, so that each sample will be a User one.
 	Stamps StampSource
 
 	protocol  protocol
 	reflector *Reflector // nil if it answers nobody
-	outcome   func(Outcome)
-	tick      time.Duration
-	limit     int      // requests in one system call
-	sockets   *sockets // of Run, but for what is of a port
+	limit     int        // requests in one system call
 	local     netip.AddrPort
 
-	mu     sync.Mutex
-	state  runState
+	// Of Run, but for what is of a port.
+	sockets *sockets
+	take    func(*socket, []datagram, reading) // handle, once, since it is allocated
+	tired   bool                               // it has read some and is to rest
+
+	// Guarded by mu.
 	prober *prober
 	ports  []*port
-
-	delivering []Outcome // of Run's goroutine
 }
 
 // protocol is what a method adds to an engine. All of it is called with the
@@ -63,23 +61,23 @@ type protocol interface {
 	flush(*port)
 }
 
+// transport is what packets of an engine are carried in.
+type transport int
+
+const (
+	overUDP transport = iota
+	overICMP
+)
+
 // packetRoom holds a packet of either method: 8 octets of an ICMP header and
 // MaxSize.
 const packetRoom = 8 + MaxSize
-
-type runState uint8
-
-const (
-	opened runState = iota
-	running
-	stopping
-	closed
-)
 
 // port is a socket, and what was sent from it.
 type port struct {
 	*socket
 	transmits [2048]transmit
+	unread    int        // packets sent since their stamps were collected
 	queue     []transmit // packets that flush will send, in the order of socket.put
 	requests  [batch][packetRoom]byte
 }
@@ -94,6 +92,11 @@ type transmit struct {
 	record *reflection // set for a reply, unless it is not to be recorded
 	ticket uint64
 }
+
+// mostUnread is how many packets leave from a port before their stamps are
+// collected although nothing arrived. A socket with the kernel's default buffer
+// has room for twice as many.
+const mostUnread = 4 * batch
 
 // datagram is a packet that was received. It is valid until the next receive.
 type datagram struct {
@@ -113,18 +116,17 @@ type transmitStamp struct {
 // newEngine takes the sockets over. The first is the one whose address the
 // engine is known by.
 func newEngine(ctx context.Context, s *sockets, p *prober, protocol protocol, outcome func(Outcome)) *engine {
+	local := s.all[0].local
 	e := &engine{
-		Stamps: Kernel,
-		// Timeout and hold are met this much later at most. Four times a
-		// second costs nothing, and needs no timer per packet.
-		tick:     min(max(p.timeout/8, time.Millisecond), 250*time.Millisecond),
-		limit:    batch,
-		protocol: protocol,
-		outcome:  outcome,
-		sockets:  s,
-		local:    s.all[0].local,
-		prober:   p,
+		lifecycle: lifecycle{name: fmt.Sprintf("at %v", local), outcome: outcome, tick: tickOf(p.timeout), results: &p.results},
+		Stamps:    Kernel,
+		limit:     batch,
+		protocol:  protocol,
+		sockets:   s,
+		local:     local,
+		prober:    p,
 	}
+	e.runner, e.take = e, e.handle
 	for _, socket := range s.all {
 		e.ports = append(e.ports, &port{socket: socket, queue: make([]transmit, 0, batch)})
 	}
@@ -222,6 +224,9 @@ func (e *engine) flush(p *port, failed func(transmit, error)) {
 	if len(p.queue) == 0 {
 		return
 	}
+	if p.unread >= mostUnread {
+		e.collect(p)
+	}
 	now := read()
 	for i := range p.queue {
 		if k := p.queue[i].packet; k != nil {
@@ -239,6 +244,7 @@ func (e *engine) flush(p *port, failed func(transmit, error)) {
 			}
 		}
 		first += sent
+		p.unread += sent
 		if err != nil {
 			e.collect(p) // as long as numbers mean what they meant
 			p.recount()
@@ -258,77 +264,30 @@ func (e *engine) Forget(peer netip.AddrPort) {
 	e.prober.forget(peer)
 }
 
-// Counters returns what was counted so far.
-func (e *engine) Counters() Counters {
+// wait receives, and hands over what there is.
+func (e *engine) wait(deadline time.Time) error {
+	if e.tired {
+		time.Sleep(rest)
+	}
+	packets, err := e.sockets.receive(deadline, e.take)
+	e.tired = packets > 0 && e.Stamps == Kernel
+	return err
+}
+
+// settle has only what waits for too long to do: handle has done the rest.
+func (e *engine) settle(now time.Time, due bool) {
+	if due {
+		e.prober.expire(now)
+	}
+}
+
+func (e *engine) wake() { e.sockets.wake() }
+
+func (e *engine) end() error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	c := e.prober.counters
-	c.Ignored, c.Missing = maps.Clone(c.Ignored), maps.Clone(c.Missing)
-	return c
-}
-
-// Run receives until ctx is done, answers, and delivers Outcomes. Before it
-// returns it ends every packet and closes the sockets. It can be called once,
-// and returns nil unless a socket fails.
-func (e *engine) Run(ctx context.Context) error {
-	e.mu.Lock()
-	if e.state != opened {
-		e.mu.Unlock()
-		return fmt.Errorf("run probes at %v: already run or closed: %w", e.local, net.ErrClosed)
-	}
-	e.state = running
-	e.mu.Unlock()
-	defer e.finish()
-	defer context.AfterFunc(ctx, func() { e.Close() })()
-
-	handle := e.handle // once, since it is allocated
-	next := time.Now().Add(e.tick)
-	for {
-		packets, err := e.sockets.receive(next, handle)
-		if err != nil {
-			return fmt.Errorf("receive probes at %v: %w", e.local, err)
-		}
-		e.mu.Lock()
-		if e.state == stopping {
-			e.mu.Unlock()
-			return nil
-		}
-		// After receiving, so that what waits in the socket is not lost when
-		// the whole agent was stopped for longer than the timeout.
-		if now := time.Now(); !now.Before(next) {
-			e.prober.expire(now)
-			next = now.Add(e.tick)
-		}
-		e.mu.Unlock()
-		e.deliver()
-		if packets > 0 && e.Stamps == Kernel {
-			time.Sleep(rest)
-		}
-	}
-}
-
-// Close makes Run return, or closes the sockets if Run was never called.
-func (e *engine) Close() error {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	switch e.state {
-	case opened:
-		e.state = closed
-		return e.sockets.close()
-	case running:
-		e.state = stopping
-		e.sockets.wake()
-	}
-	return nil
-}
-
-func (e *engine) finish() {
-	e.mu.Lock()
-	e.state = closed
 	e.prober.end()
-	e.sockets.close()
-	e.mu.Unlock()
-	e.deliver()
+	return e.sockets.close()
 }
 
 // handle takes the packets that one look at a socket brought. All of them
@@ -349,6 +308,7 @@ func (e *engine) handle(s *socket, datagrams []datagram, now reading) {
 
 // collect reads all transmit stamps that are there.
 func (e *engine) collect(p *port) {
+	p.unread = 0
 	for {
 		stamps, more := p.transmitted()
 		for _, s := range stamps {
@@ -365,18 +325,5 @@ func (e *engine) collect(p *port) {
 		if !more {
 			return
 		}
-	}
-}
-
-// deliver calls Outcome for all that is ready.
-func (e *engine) deliver() {
-	e.mu.Lock()
-	e.delivering, e.prober.ready = e.prober.ready, e.delivering[:0]
-	e.mu.Unlock()
-	if e.outcome == nil {
-		return
-	}
-	for _, o := range e.delivering {
-		e.outcome(o)
 	}
 }

@@ -1,6 +1,7 @@
 package probe
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -51,13 +52,7 @@ func ListenICMP(ctx context.Context, addr netip.Addr, options ICMPOptions) (*ICM
 }
 
 func (c *ICMP) check(p Probe) error {
-	if p.Size < MinSize || p.Size > MaxSize {
-		return fmt.Errorf("size is %d: want %d to %d octets", p.Size, MinSize, MaxSize)
-	}
-	if a := p.Peer.Addr().Unmap(); !a.IsValid() || a.Is4() != c.local.Addr().Is4() {
-		return fmt.Errorf("from %v: want an address of the same family", c.local.Addr())
-	}
-	return nil
+	return cmp.Or(p.checkSize(), p.checkPeer(c.local.Addr()))
 }
 
 func (c *ICMP) request(b *[packetRoom]byte, k *packet) []byte {

@@ -1,15 +1,12 @@
 package probe
 
 import (
-	"context"
 	"encoding/binary"
 	"errors"
-	"net"
 	"net/netip"
 	"os"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -17,52 +14,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// pinger is an ICMP that runs, and the Outcomes that it has delivered.
+// pinger is an ICMP that runs.
 type pinger struct {
 	*ICMP
-	outcomes chan Outcome
-	stop     func()
+	*subject
 }
 
 func startICMP(tb testing.TB, addr netip.Addr, timeout time.Duration) *pinger {
 	tb.Helper()
 	hasICMP(tb)
-	p := &pinger{outcomes: make(chan Outcome, 10_000)}
-	c, err := ListenICMP(tb.Context(), addr, ICMPOptions{Timeout: timeout, Outcome: func(o Outcome) { p.outcomes <- o }})
-	if err != nil {
-		tb.Fatal(err)
-	}
-	p.ICMP = c
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- c.Run(ctx) }()
-	p.stop = sync.OnceFunc(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			tb.Errorf("run: %v", err)
-		}
-		close(p.outcomes)
+	c, s := opens(tb, func(outcome func(Outcome)) (*ICMP, error) {
+		return ListenICMP(tb.Context(), addr, ICMPOptions{Timeout: timeout, Outcome: outcome})
 	})
-	tb.Cleanup(p.stop)
-	return p
-}
-
-func (p *pinger) next(tb testing.TB) Outcome {
-	tb.Helper()
-	select {
-	case o := <-p.outcomes:
-		return o
-	case <-time.After(10 * time.Second):
-		tb.Fatalf("no outcome; counters: %+v", p.Counters())
-		panic("unreachable")
-	}
-}
-
-func (p *pinger) wantKernel(t *testing.T, o Outcome) {
-	t.Helper()
-	if o.Lost || o.Discarded || o.Stamps != Kernel || o.RTT <= 0 {
-		t.Fatalf("outcome is %+v, want a sample by kernel stamps; counters: %+v", o, p.Counters())
-	}
+	s.run(tb)
+	return &pinger{c, s}
 }
 
 var families = map[string]netip.Addr{"IPv4": loopback4.Addr(), "IPv6": loopback6.Addr()}
@@ -272,21 +237,13 @@ func TestListenICMPSaysWhatIsWrong(t *testing.T) {
 }
 
 func TestICMPRefusesWhatCannotBeProbed(t *testing.T) {
-	p := startICMP(t, loopback4.Addr(), time.Second)
-	for name, probe := range map[string]Probe{
+	startICMP(t, loopback4.Addr(), time.Second).wantRefused(t, map[string]Probe{
 		"too small":               {Peer: loopback4, Size: MinSize - 1},
 		"too large":               {Peer: loopback4, Size: MaxSize + 1},
 		"no address":              {Size: MinSize},
+		"the unspecified address": {Peer: netip.MustParseAddrPort("[::ffff:0.0.0.0]:1"), Size: MinSize},
 		"an address of the other": {Peer: loopback6, Size: MinSize},
-	} {
-		if err := p.Send(probe); err == nil {
-			t.Errorf("%s: no error", name)
-		}
-	}
-	p.stop()
-	if err := p.Send(Probe{Peer: loopback4, Size: MinSize}); !errors.Is(err, net.ErrClosed) {
-		t.Errorf("after the end: error %v, want %v", err, net.ErrClosed)
-	}
+	})
 }
 
 func TestEchoesThatAreNotOursAreIgnored(t *testing.T) {

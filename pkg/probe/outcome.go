@@ -1,6 +1,8 @@
 package probe
 
 import (
+	"errors"
+	"fmt"
 	"net/netip"
 	"time"
 )
@@ -25,6 +27,31 @@ type Probe struct {
 	// Tag is the caller's own, the number of a burst. Packets to a peer with
 	// the same tag leave from the same port.
 	Tag uint64
+}
+
+// checkSize says whether a packet can be that large.
+func (p Probe) checkSize() error {
+	if p.Size < MinSize || p.Size > MaxSize {
+		return fmt.Errorf("size is %d: want %d to %d octets", p.Size, MinSize, MaxSize)
+	}
+	return nil
+}
+
+// checkPeer says whether the peer can be probed from local. The kernel takes
+// the unspecified address for this host.
+func (p Probe) checkPeer(local netip.Addr) error {
+	if a := p.Peer.Addr().Unmap(); !a.IsValid() || a.IsUnspecified() || a.Is4() != local.Is4() {
+		return fmt.Errorf("from %v: want an address of the same family", local)
+	}
+	return nil
+}
+
+// checkPort is checkPeer where a port belongs to the peer.
+func (p Probe) checkPort(local netip.Addr) error {
+	if p.Peer.Port() == 0 {
+		return errors.New("want a port")
+	}
+	return p.checkPeer(local)
 }
 
 // Outcome is how a Probe ended. At most one of Lost and Discarded is set, and

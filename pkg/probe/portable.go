@@ -1,10 +1,10 @@
 package probe
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net"
 	"net/netip"
 	"sync"
@@ -42,21 +42,16 @@ const defaultPortableLimit = 128
 // used. SendFailed counts errors of Send and, besides, probes that Send took
 // and the kernel then refused, which are Discarded and counted as Abandoned.
 type Portable struct {
+	lifecycle
 	options PortableOptions
 	local   netip.Addr
 	session uint64
-	ended   chan struct{} // holds one token when there is something to deliver
+	token   chan struct{} // there is one when Run has something to do
 	echoing sync.WaitGroup
 
-	mu       sync.Mutex
-	state    runState
-	echoes   map[*echo]struct{} // those under way, and their sockets
-	seq      uint32
-	ready    []Outcome
-	counters Counters
-	stop     context.CancelFunc // of running
-
-	delivering []Outcome // of Run's goroutine
+	// Guarded by mu.
+	echoes map[*echo]struct{} // those under way, and their sockets
+	seq    uint32
 }
 
 // echo is one probe under way.
@@ -81,13 +76,17 @@ func OpenPortable(_ context.Context, local netip.Addr, options PortableOptions) 
 		return nil, fmt.Errorf("probe by echoes from %v: timeout is %v and limit is %d: want an address, a positive timeout and no negative limit", local, options.Timeout, options.Limit)
 	}
 	p := &Portable{
-		options:  options,
-		local:    local,
-		session:  randomSession(),
-		ended:    make(chan struct{}, 1),
-		echoes:   make(map[*echo]struct{}),
-		counters: Counters{Ignored: counts[Reason](), Missing: counts[string]()},
+		lifecycle: lifecycle{
+			name: fmt.Sprintf("by echoes from %v", local), outcome: options.Outcome,
+			results: &results{counters: Counters{Ignored: counts[Reason](), Missing: counts[string]()}},
+		},
+		options: options,
+		local:   local,
+		session: randomSession(),
+		token:   make(chan struct{}, 1),
+		echoes:  make(map[*echo]struct{}),
 	}
+	p.runner = p
 	if err := p.permitted(); err != nil {
 		return nil, fmt.Errorf("probe by echoes from %v: %w; on Linux net.ipv4.ping_group_range must include a group of this process", local, err)
 	}
@@ -129,13 +128,10 @@ func (p *Portable) pinger(peer netip.Addr, size int) *probing.Pinger {
 // in exactly one Outcome, otherwise in none. The Session of an Outcome is the
 // Portable's, and its Seq counts the Portable's probes.
 func (p *Portable) Send(probe Probe) error {
-	if probe.Size < MinSize || probe.Size > MaxSize {
-		return fmt.Errorf("probe %v by echo: size is %d: want %d to %d octets", probe.Peer, probe.Size, MinSize, MaxSize)
+	if err := cmp.Or(probe.checkSize(), probe.checkPeer(p.local)); err != nil {
+		return fmt.Errorf("probe %v by echo: %w", probe.Peer, err)
 	}
 	peer := key(probe.Peer).Addr()
-	if !peer.IsValid() || peer.IsUnspecified() || peer.Is4() != p.local.Is4() {
-		return fmt.Errorf("probe %v by echo from %v: want an address of the same family", probe.Peer, p.local)
-	}
 	if err := p.reachable(peer); err != nil {
 		p.mu.Lock()
 		defer p.mu.Unlock()
@@ -235,10 +231,7 @@ func (p *Portable) conclude(e *echo, o Outcome, counter *uint64) {
 	*counter++
 	o.Probe, o.Session, o.Seq, o.Sent = e.Probe, p.session, e.seq, e.sent.at
 	p.ready = append(p.ready, o)
-	select {
-	case p.ended <- struct{}{}:
-	default:
-	}
+	p.wake()
 }
 
 // Forget drops what is under way to a peer that is gone. It is Discarded, by
@@ -253,79 +246,29 @@ func (p *Portable) Forget(peer netip.AddrPort) {
 	}
 }
 
-// Counters returns what was counted so far.
-func (p *Portable) Counters() Counters {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	c := p.counters
-	c.Ignored, c.Missing = maps.Clone(c.Ignored), maps.Clone(c.Missing)
-	return c
-}
-
-// Run delivers Outcomes until ctx is done. Before it returns it ends every
-// echo, which takes pro-bing up to a tenth of a second. It can be called once.
-func (p *Portable) Run(ctx context.Context) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	p.mu.Lock()
-	if p.state != opened {
-		p.mu.Unlock()
-		return fmt.Errorf("run probes by echoes from %v: already run or closed: %w", p.local, net.ErrClosed)
-	}
-	p.state, p.stop = running, cancel
-	p.mu.Unlock()
-	defer p.deliver()
-	defer p.end()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-p.ended:
-			p.deliver()
-		}
-	}
-}
-
-// Close makes Run return, or ends everything if Run was never called.
-func (p *Portable) Close() error {
-	p.mu.Lock()
-	state, stop := p.state, p.stop
-	switch state {
-	case opened:
-		p.state = closed
-	case running:
-		p.state = stopping
-	}
-	p.mu.Unlock()
-	switch state {
-	case opened:
-		p.end()
-	case running:
-		stop()
-	}
+// wait needs no deadline: each echo has a timeout of its own.
+func (p *Portable) wait(time.Time) error {
+	<-p.token
 	return nil
 }
 
-// end ends every echo and waits for it.
-func (p *Portable) end() {
+// settle has nothing to do: echoes conclude themselves.
+func (p *Portable) settle(time.Time, bool) {}
+
+func (p *Portable) wake() {
+	select {
+	case p.token <- struct{}{}:
+	default:
+	}
+}
+
+// end waits for the echoes, which need the lock.
+func (p *Portable) end() error {
 	p.mu.Lock()
-	p.state = closed
 	for e := range p.echoes {
 		e.forget()
 	}
 	p.mu.Unlock()
 	p.echoing.Wait()
-}
-
-// deliver calls Outcome for all that is ready.
-func (p *Portable) deliver() {
-	p.mu.Lock()
-	p.delivering, p.ready = p.ready, p.delivering[:0]
-	p.mu.Unlock()
-	if p.options.Outcome == nil {
-		return
-	}
-	for _, o := range p.delivering {
-		p.options.Outcome(o)
-	}
+	return nil
 }

@@ -1,22 +1,17 @@
 package probe
 
 import (
-	"context"
 	"errors"
-	"net"
 	"net/netip"
 	"slices"
-	"sync"
 	"testing"
 	"time"
 )
 
-// portableStation is a Portable that may run, and the Outcomes that it has
-// delivered.
+// portableStation is a Portable that may run.
 type portableStation struct {
 	*Portable
-	outcomes chan Outcome
-	stop     func() // ends Run and waits for it
+	*subject
 }
 
 func startPortable(t *testing.T, local netip.Addr, options PortableOptions) *portableStation {
@@ -28,50 +23,14 @@ func startPortable(t *testing.T, local netip.Addr, options PortableOptions) *por
 
 func openPortable(t *testing.T, local netip.Addr, options PortableOptions) *portableStation {
 	t.Helper()
-	s := &portableStation{outcomes: make(chan Outcome, 10_000)}
 	if options.Timeout == 0 {
 		options.Timeout = 10 * time.Second
 	}
-	options.Outcome = func(o Outcome) { s.outcomes <- o }
-	var err error
-	if s.Portable, err = OpenPortable(t.Context(), local, options); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { s.Close() })
-	return s
-}
-
-func (s *portableStation) run(t *testing.T) {
-	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- s.Run(ctx) }()
-	s.stop = sync.OnceFunc(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Errorf("run: %v", err)
-		}
-		close(s.outcomes)
+	p, s := opens(t, func(outcome func(Outcome)) (*Portable, error) {
+		options.Outcome = outcome
+		return OpenPortable(t.Context(), local, options)
 	})
-	t.Cleanup(s.stop)
-}
-
-func (s *portableStation) send(t *testing.T, to netip.AddrPort, tag uint64) {
-	t.Helper()
-	if err := s.Send(Probe{Peer: to, Size: MinSize, Tag: tag}); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func (s *portableStation) next(t *testing.T) Outcome {
-	t.Helper()
-	select {
-	case o := <-s.outcomes:
-		return o
-	case <-time.After(10 * time.Second):
-		t.Fatalf("no outcome; counters: %+v", s.Counters())
-		panic("unreachable")
-	}
+	return &portableStation{p, s}
 }
 
 // echoPeer has a port, which must come back in outcomes and means nothing else.
@@ -208,50 +167,16 @@ func TestAnEchosOutcomeMaySendAndForget(t *testing.T) {
 	if !inNetworkWithEchoes(t) {
 		return
 	}
-	done := make(chan struct{})
-	var prober *Portable
-	prober, err := OpenPortable(t.Context(), loopback4.Addr(), PortableOptions{Timeout: 10 * time.Second, Outcome: func(o Outcome) {
-		if o.Tag == 3 {
-			close(done)
-			return
-		}
-		prober.Forget(o.Peer)
-		if err := prober.Send(Probe{Peer: o.Peer, Size: o.Size, Tag: o.Tag + 1}); err != nil {
-			t.Errorf("send from an outcome: %v", err)
-		}
-	}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	var running sync.WaitGroup
-	running.Go(func() {
-		if err := prober.Run(t.Context()); err != nil {
-			t.Errorf("run: %v", err)
-		}
+	wantOutcomeToSendAndForget(t, echoPeer, func(outcome func(Outcome)) (*Portable, error) {
+		return OpenPortable(t.Context(), loopback4.Addr(), PortableOptions{Timeout: 10 * time.Second, Outcome: outcome})
 	})
-	if err := prober.Send(Probe{Peer: echoPeer, Size: MinSize}); err != nil {
-		t.Fatal(err)
-	}
-	select {
-	case <-done:
-	case <-time.After(10 * time.Second):
-		t.Fatal("the third probe has no outcome")
-	}
-	if err := prober.Close(); err != nil {
-		t.Error(err)
-	}
-	running.Wait()
-	if err := prober.Send(Probe{Peer: echoPeer, Size: MinSize}); !errors.Is(err, net.ErrClosed) {
-		t.Errorf("send after the end: error %v, want %v", err, net.ErrClosed)
-	}
 }
 
 func TestAPortableSendRefusesWhatCannotBeProbed(t *testing.T) {
 	if !inNetworkWithEchoes(t) {
 		return
 	}
-	prober := startPortable(t, loopback4.Addr(), PortableOptions{})
-	for name, p := range map[string]Probe{
+	startPortable(t, loopback4.Addr(), PortableOptions{}).wantRefused(t, map[string]Probe{
 		"too small":                 {Peer: echoPeer, Size: MinSize - 1},
 		"too large":                 {Peer: echoPeer, Size: MaxSize + 1},
 		"no address":                {Size: MinSize},
@@ -259,15 +184,7 @@ func TestAPortableSendRefusesWhatCannotBeProbed(t *testing.T) {
 		"an address of the other":   {Peer: netip.MustParseAddrPort("[::1]:1"), Size: MinSize},
 		"the kernel has no way to":  {Peer: netip.MustParseAddrPort("192.0.2.1:1"), Size: MinSize},
 		"a route that prohibits it": {Peer: netip.AddrPortFrom(prohibited(t), 1), Size: MinSize},
-	} {
-		if err := prober.Send(p); err == nil {
-			t.Errorf("%s: no error", name)
-		}
-	}
-	prober.stop()
-	for o := range prober.outcomes {
-		t.Errorf("a probe that was not sent has outcome %+v", o)
-	}
+	})
 }
 
 func TestAPortableThatWasClosedDoesNotRun(t *testing.T) {
@@ -276,12 +193,7 @@ func TestAPortableThatWasClosedDoesNotRun(t *testing.T) {
 	}
 	prober := openPortable(t, loopback4.Addr(), PortableOptions{})
 	prober.send(t, echoPeer, 0)
-	if err := prober.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if err := prober.Run(t.Context()); !errors.Is(err, net.ErrClosed) {
-		t.Errorf("run after close: error %v, want %v", err, net.ErrClosed)
-	}
+	prober.wantNoRunAfterClose(t)
 }
 
 func TestOpenPortableSaysWhatIsWrong(t *testing.T) {
@@ -318,7 +230,7 @@ func TestAStepOfTheWallClockDiscardsAnEcho(t *testing.T) {
 		"back, by less than the round trip":   {-100 * time.Microsecond, Outcome{Discarded: true}},
 		"ahead, by less than the bracket has": {80 * time.Microsecond, Outcome{Discarded: true}},
 	} {
-		p := &Portable{options: PortableOptions{Timeout: time.Second}, ended: make(chan struct{}, 1)}
+		p := &Portable{lifecycle: lifecycle{results: new(results)}, options: PortableOptions{Timeout: time.Second}}
 		e := &echo{}
 		e.sent = sent
 		p.answered(e, rtt+test.step, reading{at: sent.at.Add(bracket), unix: sent.unix + int64(bracket+test.step)})
@@ -330,7 +242,7 @@ func TestAStepOfTheWallClockDiscardsAnEcho(t *testing.T) {
 }
 
 func TestAnEchoThatCameAfterTheTimeoutIsLost(t *testing.T) {
-	p := &Portable{options: PortableOptions{Timeout: 100 * time.Microsecond}, ended: make(chan struct{}, 1)}
+	p := &Portable{lifecycle: lifecycle{results: new(results)}, options: PortableOptions{Timeout: 100 * time.Microsecond}}
 	e := &echo{}
 	e.sent = read()
 	p.answered(e, 200*time.Microsecond, reading{at: e.sent.at.Add(300 * time.Microsecond), unix: e.sent.unix + 300_000})

@@ -17,8 +17,7 @@ type prober struct {
 	newSession    func() uint64
 
 	sessions map[netip.AddrPort]*session
-	ready    []Outcome
-	counters Counters
+	results
 
 	free    []*packet // packets that have ended, to be used again
 	tickets uint64
@@ -68,10 +67,10 @@ func newProber(timeout, hold time.Duration, echo bool) *prober {
 		timeout: timeout, hold: hold, echo: echo,
 		newSession: randomSession,
 		sessions:   make(map[netip.AddrPort]*session),
-		counters: Counters{
+		results: results{counters: Counters{
 			Ignored: counts(Malformed, WrongSize, WrongSource, WrongSession, Unsent, Duplicate, Late, Unwanted),
 			Missing: counts(stamps...),
-		},
+		}},
 	}
 }
 

@@ -404,6 +404,104 @@ func TestAStepOfTheClockDiscardsTheSample(t *testing.T) {
 	}
 }
 
+// moment is when the clock that stamps are of is stepped.
+type moment uint8
+
+const (
+	betweenBursts moment = iota
+	betweenPackets
+	beforeT1 // after the user's own reading
+	betweenT1AndT4
+	afterT4 // before the user's own reading
+)
+
+// A step costs the one packet that is under way, which is no loss: all others
+// are the samples that they would have been, those that are held meanwhile too.
+func TestAStepOfTheClockTouchesNothingButThePacketUnderWay(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		at      moment
+		discard bool
+	}{
+		{"between bursts", betweenBursts, false},
+		{"between two packets of a burst", betweenPackets, false},
+		{"before t1", beforeT1, true},
+		{"between t1 and t4", betweenT1AndT4, true},
+		{"after t4", afterT4, true},
+	} {
+		for _, echo := range []bool{false, true} {
+			for _, step := range []time.Duration{10 * time.Second, -10 * time.Second} {
+				name := fmt.Sprintf("%s, by %v, echo %v", test.name, step, echo)
+				b := newBench(t, 2*time.Second, 20*time.Second)
+				sample := byKernel
+				if echo {
+					b.prober = newProber(2*time.Second, 0, true)
+					sample = fmt.Sprint(trueRTT+time.Duration(answering+leaving), " kernel")
+				}
+				got := b.stepped(test.at, step)
+				want := make([]brief, 12)
+				for i := range want {
+					want[i] = brief{uint32(i + 1), sample}
+				}
+				if test.discard {
+					want[5].Result = "discarded"
+				}
+				if !echo {
+					want[11].Result = byUser // nothing follows that would bring t3
+				}
+				if diff := cmp.Diff(want, got); diff != "" {
+					t.Errorf("%s: outcomes (-want +got):\n%s", name, diff)
+				}
+			}
+		}
+	}
+}
+
+// stepped are the outcomes of three bursts of four packets, with a step of the
+// clock at the sixth packet, or before the burst that it is in.
+func (b *bench) stepped(when moment, step time.Duration) []brief {
+	b.Helper()
+	stepped := 5
+	if when == betweenBursts {
+		stepped = 4
+	}
+	var previous *sentPacket
+	for i := range 12 {
+		at := func(m moment) {
+			if i == stepped && m == when {
+				b.now.unix += int64(step)
+			}
+		}
+		at(betweenBursts)
+		at(betweenPackets)
+		k := b.begin(Probe{Peer: peerA, Size: MinSize, Tag: uint64(i / 4)})
+		k.sent = b.now
+		at(beforeT1)
+		p := sentPacket{flight{k.session.id, k.seq}, k, peerA, k.Size, k.ticket, b.now.unix}
+		b.pass(time.Duration(toKernel))
+		k.transmitted(p.ticket, b.now.unix)
+		h := b.header(p, previous)
+		b.pass(time.Duration(2*oneWay + answering + leaving))
+		at(betweenT1AndT4)
+		t4 := b.now.unix
+		b.pass(time.Duration(toUser))
+		at(afterT4)
+		if b.echo {
+			h = Header{Kind: Request, Session: p.session, Seq: p.seq}
+		}
+		b.reply(p.peer, h, p.size, t4, b.now)
+		previous = &p
+		b.expire(b.now.at)
+		if b.pass(20 * time.Millisecond); i%4 == 3 {
+			b.pass(10 * time.Second)
+			b.expire(b.now.at)
+		}
+	}
+	b.pass(20 * time.Second)
+	b.expire(b.now.at)
+	return b.outcomes()
+}
+
 func TestForgetEndsWhatIsUnderWayAndStartsAnotherSession(t *testing.T) {
 	b := newBench(t, time.Second, time.Minute)
 	first, second := b.send(peerA, 0), b.send(peerA, 0)

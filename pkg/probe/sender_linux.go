@@ -1,10 +1,6 @@
 package probe
 
-import (
-	"fmt"
-
-	"golang.org/x/sys/unix"
-)
+import "golang.org/x/sys/unix"
 
 // openSender makes a second socket with the address of rx, for sending.
 //
@@ -18,32 +14,20 @@ import (
 // become a group (SO_REUSEPORT) with a filter that gives all that arrives to
 // its first member, which is rx.
 func openSender(rx, domain int, addr unix.Sockaddr) (tx int, err error) {
-	tx, err = openSocket(overUDP, domain)
-	if err != nil {
-		return -1, err
-	}
 	defer func() {
-		if err != nil {
-			unix.Close(tx)
+		if err != nil { // nobody else may share the port then
 			_ = unix.SetsockoptInt(rx, unix.SOL_SOCKET, unix.SO_REUSEPORT, 0)
 		}
 	}()
-	if err := unix.SetsockoptInt(tx, unix.SOL_SOCKET, unix.SO_TIMESTAMPING, stampFlags); err != nil {
+	tx, err = openTwin(rx, overUDP, domain, unix.SO_REUSEPORT, addr)
+	if err != nil {
 		return -1, err
 	}
-	for _, fd := range []int{rx, tx} {
-		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
-			return -1, err
-		}
-	}
-	if err := unix.Bind(tx, addr); err != nil {
+	if err := alwaysZero(rx, unix.SO_ATTACH_REUSEPORT_CBPF); err != nil {
+		unix.Close(tx) // which would get a part of what arrives
 		return -1, err
 	}
-	first := unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: 0}
-	if err := unix.SetsockoptSockFprog(rx, unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_CBPF, &unix.SockFprog{Len: 1, Filter: &first}); err != nil {
-		return -1, err
-	}
-	drain(tx) // What came before the filter would take the place of stamps for ever.
+	deafen(tx)
 	return tx, nil
 }
 
@@ -52,28 +36,53 @@ func openSender(rx, domain int, addr unix.Sockaddr) (tx int, err error) {
 // SO_REUSEADDR permits, the one that was bound last receives: the kernel looks
 // for the first in a list and adds at its head (ping_lookup, ping_get_port).
 func openEchoReceiver(tx, domain int, addr unix.Sockaddr) (rx int, err error) {
-	rx, err = openSocket(overICMP, domain)
+	rx, err = openTwin(tx, overICMP, domain, unix.SO_REUSEADDR, addr)
 	if err != nil {
 		return -1, err
 	}
-	defer func() {
-		if err != nil {
-			unix.Close(rx)
-		}
-	}()
-	if err := unix.SetsockoptInt(rx, unix.SOL_SOCKET, unix.SO_TIMESTAMPING, stampFlags); err != nil {
+	deafen(tx)
+	return rx, nil
+}
+
+// openTwin makes a second socket with stamps at the address of the first, which
+// option permits where both have it.
+func openTwin(first int, over transport, domain, option int, addr unix.Sockaddr) (int, error) {
+	second, err := openSocket(over, domain)
+	if err != nil {
 		return -1, err
 	}
-	for _, fd := range []int{rx, tx} {
-		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
-			return -1, err
+	if err := bindTwin(first, second, option, addr); err != nil {
+		unix.Close(second)
+		return -1, err
+	}
+	return second, nil
+}
+
+func bindTwin(first, second, option int, addr unix.Sockaddr) error {
+	if err := unix.SetsockoptInt(second, unix.SOL_SOCKET, unix.SO_TIMESTAMPING, stampFlags); err != nil {
+		return err
+	}
+	for _, fd := range []int{first, second} {
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, option, 1); err != nil {
+			return err
 		}
 	}
-	if err := unix.Bind(rx, addr); err != nil {
-		return -1, fmt.Errorf("bind: %w", err)
-	}
-	drain(tx)
-	return rx, nil
+	return unix.Bind(second, addr)
+}
+
+// deafen has a socket that sends keep no packets, which nobody would read: they
+// would take the place of its stamps for ever. A broadcast reaches both sockets
+// of a port.
+func deafen(fd int) {
+	_ = alwaysZero(fd, unix.SO_ATTACH_FILTER) // without it only such packets are too many
+	drain(fd)
+}
+
+// alwaysZero attaches a filter that returns 0: the index of the first socket of
+// a group, or how much of a packet a socket keeps.
+func alwaysZero(fd, option int) error {
+	zero := unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: 0}
+	return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, option, &unix.SockFprog{Len: 1, Filter: &zero})
 }
 
 // drain drops packets that arrived.

@@ -26,19 +26,12 @@ const receiveBuffer = 1 << 20
 // is sent.
 var errFull = errors.New("the send buffer of the socket is full")
 
-// transport is what packets of an engine are carried in.
-type transport int
-
-const (
-	overUDP transport = iota
-	overICMP
-)
-
 // sockets is what one engine receives on. They are used by system calls and
 // not through the runtime's poller; see waiter.
 type sockets struct {
 	*waiter
-	all []*socket
+	all   []*socket
+	fired []unix.EpollEvent // by the last wait
 
 	in        *messages
 	datagrams [batch]datagram
@@ -65,25 +58,30 @@ func listen(_ context.Context, over transport, addr netip.AddrPort, ports int) (
 	if !addr.IsValid() {
 		return nil, errors.New("address is not valid")
 	}
-	s := &sockets{in: newMessages(packetRoom + 1)}
-	var fds []int
-	for range ports {
+	w, err := newWaiter(ports)
+	if err != nil {
+		return nil, err
+	}
+	s := &sockets{waiter: w, in: newMessages(packetRoom + 1)}
+	for i := range ports {
 		one, err := newSocket(over, addr)
+		if err == nil {
+			s.all = append(s.all, one)
+			err = s.watch(one.fd, unix.EpollEvent{Events: once, Fd: int32(i)})
+		}
 		if err != nil {
 			s.close()
 			return nil, err
 		}
-		s.all, fds = append(s.all, one), append(fds, one.fd)
 		addr = netip.AddrPortFrom(addr.Addr(), 0)
 	}
-	w, err := newWaiter(fds)
-	if err != nil {
-		s.close()
-		return nil, err
-	}
-	s.waiter = w
 	return s, nil
 }
+
+// once is a wait for packets: a socket that has some is reported once, until it
+// is asked for again, so that those that come while the engine rests wake
+// nobody.
+const once = unix.EPOLLIN | unix.EPOLLONESHOT
 
 func newSocket(over transport, addr netip.AddrPort) (*socket, error) {
 	domain := unix.AF_INET6
@@ -191,11 +189,18 @@ func as4(a netip.Addr) [4]byte {
 // receive waits for packets until the deadline, hands over all that there are,
 // and says how many. It returns none when the time is up or on wake.
 func (s *sockets) receive(deadline time.Time, handle func(*socket, []datagram, reading)) (packets int, err error) {
-	events, err := s.wait(deadline)
-	if err != nil {
+	for _, e := range s.fired {
+		if e.Fd == woken {
+			continue
+		}
+		if err := s.again(s.all[e.Fd].fd, unix.EpollEvent{Events: once, Fd: e.Fd}); err != nil {
+			return 0, err
+		}
+	}
+	if s.fired, err = s.wait(deadline); err != nil {
 		return 0, err
 	}
-	for _, e := range events {
+	for _, e := range s.fired {
 		if e.Fd == woken {
 			continue
 		}
@@ -232,9 +237,7 @@ func (s *sockets) read(one *socket, handle func(*socket, []datagram, reading)) (
 }
 
 func (s *sockets) close() error {
-	if s.waiter != nil {
-		s.waiter.close()
-	}
+	s.waiter.close()
 	var err error
 	for _, one := range s.all {
 		err = errors.Join(err, one.close())

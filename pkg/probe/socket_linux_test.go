@@ -44,7 +44,7 @@ func TestStampsAreMatchedAfterSendsThatFailed(t *testing.T) {
 				}
 				prober.send(t, reflector.LocalAddr(), i)
 				if i > 0 {
-					wantKernel(t, prober.UDP, prober.next(t))
+					prober.wantKernel(t, prober.next(t))
 				}
 			}
 			if got := prober.Counters().SendFailed; got != 25 {
@@ -121,7 +121,6 @@ func TestABatchIsSentButForThoseThatFail(t *testing.T) {
 
 func TestNobodyIsWokenByATransmitStamp(t *testing.T) {
 	prober := open(t, loopback4, UDPOptions{})
-	defer prober.Close()
 	silent := start(t, loopback4, UDPOptions{})
 	prober.send(t, silent.LocalAddr(), 0)
 	fds := []unix.PollFd{{Fd: int32(prober.ports[0].fd), Events: unix.POLLIN}}
@@ -136,7 +135,6 @@ func TestNobodyIsWokenByATransmitStamp(t *testing.T) {
 func TestPacketsThatCameInTimeAreFoundAfterTheDeadline(t *testing.T) {
 	reflector := start(t, loopback4, UDPOptions{Reflector: unlimited()})
 	prober := open(t, loopback4, UDPOptions{})
-	defer prober.Close()
 	prober.send(t, reflector.LocalAddr(), 0)
 	for { // until the reply is there
 		fds := []unix.PollFd{{Fd: int32(prober.ports[0].fd), Events: unix.POLLIN}}
@@ -197,4 +195,20 @@ func TestWithoutKernelStampsTheUsersClockServes(t *testing.T) {
 			t.Errorf("%s is missing %d times, want 1", stamp, n)
 		}
 	}
+}
+
+// Stamps are read when packets arrive. Peers that do not answer must not fill
+// the queue that those of the others come by.
+func TestStampsOfUnansweredPacketsLeaveRoomForOthers(t *testing.T) {
+	silent := open(t, loopback4, UDPOptions{})
+	reflector := start(t, loopback4, UDPOptions{Reflector: unlimited()})
+	prober := start(t, loopback4, UDPOptions{Timeout: 30 * time.Second, Hold: time.Minute})
+	probes := make([]Probe, 8000) // more stamps than the largest buffer holds
+	for i := range probes {
+		probes[i] = Probe{Peer: silent.LocalAddr(), Size: MinSize}
+	}
+	prober.SendBatch(probes, func(i int, err error) { t.Fatalf("probe %d: %v", i, err) })
+	prober.send(t, reflector.LocalAddr(), 0)
+	prober.send(t, reflector.LocalAddr(), 1)
+	prober.wantKernel(t, prober.next(t))
 }

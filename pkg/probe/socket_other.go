@@ -13,14 +13,6 @@ import (
 	"time"
 )
 
-// transport is what packets of an engine are carried in.
-type transport int
-
-const (
-	overUDP transport = iota
-	overICMP
-)
-
 // sockets is one UDP socket without kernel stamps, for development on systems
 // that agents do not run on.
 type sockets struct {

@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net"
 	"net/netip"
-	"sync"
 	"time"
 )
 
@@ -82,21 +80,18 @@ const (
 // OutOfBracket, Abandoned and Ignored[Refused] are the outcomes. OutOfBracket
 // includes handshakes that the kernel did not measure.
 type TCP struct {
-	options TCPOptions
+	lifecycle
+	timeout time.Duration
 	local   netip.Addr
-	tick    time.Duration
 	session uint64
 
-	mu        sync.Mutex
-	state     runState
-	connector *connector // guarded by mu, but for wait and wake
+	ended []connectID // since the last wait; of Run's goroutine
+
+	// Guarded by mu.
+	connector *connector // but for wait and wake
 	connects  []connect  // of Limit; a connect's place in it is its slot
 	free      []int      // slots
 	seq       uint32
-	ready     []Outcome
-	counters  Counters
-
-	delivering []Outcome // of Run's goroutine
 }
 
 // connect is one probe under way, or a slot that is free.
@@ -144,14 +139,17 @@ func OpenTCP(_ context.Context, local netip.Addr, options TCPOptions) (*TCP, err
 		return nil, fmt.Errorf("probe by TCP from %v: %w", local, err)
 	}
 	t := &TCP{
-		options:   options,
+		lifecycle: lifecycle{
+			name: fmt.Sprintf("by TCP from %v", local), outcome: options.Outcome, tick: tickOf(options.Timeout),
+			results: &results{counters: Counters{Ignored: counts(Refused, Retransmitted, Late), Missing: counts[string]()}},
+		},
+		timeout:   options.Timeout,
 		local:     local,
-		tick:      min(max(options.Timeout/8, time.Millisecond), 250*time.Millisecond),
 		session:   randomSession(),
 		connector: c,
 		connects:  make([]connect, options.Limit),
-		counters:  Counters{Ignored: counts(Refused, Retransmitted, Late), Missing: counts[string]()},
 	}
+	t.runner = t
 	for slot := options.Limit - 1; slot >= 0; slot-- {
 		t.free = append(t.free, slot)
 	}
@@ -162,9 +160,8 @@ func OpenTCP(_ context.Context, local netip.Addr, options TCPOptions) (*TCP, err
 // probe ends in exactly one Outcome, otherwise in none. The Session of an
 // Outcome is the TCP's, and its Seq counts the TCP's probes.
 func (t *TCP) Send(p Probe) error {
-	peer := key(p.Peer)
-	if !peer.IsValid() || peer.Port() == 0 || peer.Addr().Is4() != t.local.Is4() {
-		return fmt.Errorf("probe %v by TCP from %v: want an address of the same family and a port", p.Peer, t.local)
+	if err := p.checkPort(t.local); err != nil {
+		return fmt.Errorf("probe %v by TCP: %w", p.Peer, err)
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -178,7 +175,7 @@ func (t *TCP) Send(p Probe) error {
 	}
 	c := connect{Probe: p, connectID: connectID{t.free[last], t.seq + 1}, underWay: true}
 	var err error
-	if c.fd, c.sent, err = t.connector.start(peer, c.connectID); err != nil {
+	if c.fd, c.sent, err = t.connector.start(key(p.Peer), c.connectID); err != nil {
 		t.counters.SendFailed++
 		return fmt.Errorf("probe %v by TCP: %w", p.Peer, err)
 	}
@@ -217,92 +214,40 @@ func (t *TCP) Forget(peer netip.AddrPort) {
 	}
 }
 
-// Counters returns what was counted so far.
-func (t *TCP) Counters() Counters {
+func (t *TCP) wait(deadline time.Time) (err error) {
+	t.ended, err = t.connector.wait(deadline)
+	return err
+}
+
+func (t *TCP) settle(now time.Time, due bool) {
+	for _, id := range t.ended {
+		if c := &t.connects[id.slot]; c.underWay && c.seq == id.seq {
+			t.conclude(c, now)
+		}
+	}
+	if due {
+		t.expire(now)
+	}
+}
+
+func (t *TCP) wake() { t.connector.wake() }
+
+func (t *TCP) end() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	c := t.counters
-	c.Ignored, c.Missing = maps.Clone(c.Ignored), maps.Clone(c.Missing)
-	return c
-}
-
-// Run watches connects until ctx is done and delivers Outcomes. Before it
-// returns it ends every connect. It can be called once, and returns nil unless
-// the kernel fails.
-func (t *TCP) Run(ctx context.Context) error {
-	t.mu.Lock()
-	if t.state != opened {
-		t.mu.Unlock()
-		return fmt.Errorf("run probes by TCP from %v: already run or closed: %w", t.local, net.ErrClosed)
-	}
-	t.state = running
-	t.mu.Unlock()
-	defer t.finish()
-	defer context.AfterFunc(ctx, func() { t.Close() })()
-
-	next := time.Now().Add(t.tick)
-	for {
-		// All connects that have ended, so that none of them expires because
-		// the agent was stopped for longer than the timeout.
-		ended, err := t.connector.wait(time.Until(next))
-		now := time.Now()
-		if err != nil {
-			return fmt.Errorf("wait for probes by TCP from %v: %w", t.local, err)
-		}
-		t.mu.Lock()
-		for _, id := range ended {
-			if c := &t.connects[id.slot]; c.underWay && c.seq == id.seq {
-				t.conclude(c, now)
-			}
-		}
-		if t.state == stopping {
-			t.mu.Unlock()
-			return nil
-		}
-		if !now.Before(next) {
-			t.expire(now)
-			next = now.Add(t.tick)
-		}
-		t.mu.Unlock()
-		t.deliver()
-	}
-}
-
-// Close makes Run return, or releases everything if Run was never called.
-func (t *TCP) Close() error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	switch t.state {
-	case opened:
-		t.end()
-	case running:
-		t.state = stopping
-		t.connector.wake()
-	}
-	return nil
-}
-
-func (t *TCP) finish() {
-	t.mu.Lock()
-	t.end()
-	t.mu.Unlock()
-	t.deliver()
-}
-
-func (t *TCP) end() {
-	t.state = closed
 	for slot := range t.connects {
 		if c := &t.connects[slot]; c.underWay {
 			t.abandon(c)
 		}
 	}
 	t.connector.close()
+	return nil
 }
 
 // conclude ends a connect that was seen to have come to an end at now.
 func (t *TCP) conclude(c *connect, now time.Time) {
 	h := t.connector.handshake(c.fd)
-	o, reason := h.outcome(now.Sub(c.sent), t.options.Timeout)
+	o, reason := h.outcome(now.Sub(c.sent), t.timeout)
 	switch {
 	case o.Lost:
 		t.counters.Lost++
@@ -320,7 +265,7 @@ func (t *TCP) conclude(c *connect, now time.Time) {
 // expire ends what has waited for too long at now.
 func (t *TCP) expire(now time.Time) {
 	for slot := range t.connects {
-		if c := &t.connects[slot]; c.underWay && now.Sub(c.sent) > t.options.Timeout {
+		if c := &t.connects[slot]; c.underWay && now.Sub(c.sent) > t.timeout {
 			t.counters.Lost++
 			t.release(c, Outcome{Lost: true})
 		}
@@ -369,17 +314,4 @@ func (h handshake) outcome(bracket, timeout time.Duration) (Outcome, Reason) {
 		return Outcome{Lost: true}, ""
 	}
 	return Outcome{Discarded: true}, ""
-}
-
-// deliver calls Outcome for all that is ready.
-func (t *TCP) deliver() {
-	t.mu.Lock()
-	t.delivering, t.ready = t.ready, t.delivering[:0]
-	t.mu.Unlock()
-	if t.options.Outcome == nil {
-		return
-	}
-	for _, o := range t.delivering {
-		t.options.Outcome(o)
-	}
 }

@@ -9,24 +9,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// connector makes connections without waiting for them. It uses system calls
-// and an epoll of its own: through package net each probe would cost a
-// goroutine and two registrations with the runtime's poller.
+// connector makes connections without waiting for them. Through package net
+// each probe would cost a goroutine and two registrations with the runtime's
+// poller.
 type connector struct {
-	domain       int
-	local        unix.Sockaddr // nil if the kernel is to choose
-	epoll, event int           // event is an eventfd that ends a wait
-
-	// Of wait.
-	events []unix.EpollEvent
-	ended  []connectID
+	*waiter
+	domain int
+	local  unix.Sockaddr // nil if the kernel is to choose
+	ended  []connectID   // of wait
 }
 
-// wakeSlot is the slot of the eventfd.
-const wakeSlot = -1
-
 func openConnector(local netip.Addr, limit int) (*connector, error) {
-	c := &connector{epoll: -1, event: -1, events: make([]unix.EpollEvent, limit+1)}
+	c := new(connector)
 	switch {
 	case !local.IsValid():
 		return nil, errors.New("address is not valid")
@@ -38,29 +32,14 @@ func openConnector(local netip.Addr, limit int) (*connector, error) {
 	if !local.IsUnspecified() {
 		c.local = socketAddress(netip.AddrPortFrom(local, 0))
 	}
-	if err := c.setUp(); err != nil {
-		c.close()
-		return nil, err
-	}
-	return c, nil
-}
-
-func (c *connector) setUp() (err error) {
-	if c.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
-		return fmt.Errorf("epoll_create1: %w", err)
-	}
-	if c.event, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
-		return fmt.Errorf("eventfd: %w", err)
-	}
-	if err := c.watch(c.event, unix.EPOLLIN, connectID{slot: wakeSlot}); err != nil {
-		return err
-	}
 	// An address that is not this host's is an error now, not of every probe.
 	fd, err := c.socket()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return unix.Close(fd)
+	unix.Close(fd)
+	c.waiter, err = newWaiter(limit)
+	return c, err
 }
 
 // socket makes a socket that is ready to connect.
@@ -106,37 +85,25 @@ func (c *connector) start(to netip.AddrPort, id connectID) (fd int, sent time.Ti
 	}
 	// Only now: epoll takes a socket that has not begun to connect for one
 	// whose connection has ended.
-	if err = c.watch(fd, unix.EPOLLOUT, id); err != nil {
+	if err = c.watch(fd, unix.EpollEvent{Events: unix.EPOLLOUT, Fd: int32(id.slot), Pad: int32(id.seq)}); err != nil {
 		unix.Close(fd)
 		return -1, time.Time{}, err
 	}
 	return fd, sent, nil
 }
 
-func (c *connector) watch(fd int, events uint32, id connectID) error {
-	event := unix.EpollEvent{Events: events, Fd: int32(id.slot), Pad: int32(id.seq)}
-	if err := unix.EpollCtl(c.epoll, unix.EPOLL_CTL_ADD, fd, &event); err != nil {
-		return fmt.Errorf("epoll_ctl: %w", err)
-	}
-	return nil
-}
-
-// wait waits for connects to end, at most for the given time, and returns all
-// that have; they are valid until the next wait. It returns none when the time
-// is up or on wake.
-func (c *connector) wait(atMost time.Duration) ([]connectID, error) {
-	milliseconds := int(max(0, (atMost+time.Millisecond-1)/time.Millisecond))
-	n, err := unix.EpollWait(c.epoll, c.events, milliseconds)
-	if err != nil && !errors.Is(err, unix.EINTR) {
-		return nil, fmt.Errorf("epoll_wait: %w", err)
-	}
+// wait waits for connects to end until the deadline, and returns all that have;
+// they are valid until the next wait. It returns none when the time is up or on
+// wake.
+func (c *connector) wait(deadline time.Time) ([]connectID, error) {
+	events, err := c.waiter.wait(deadline)
 	c.ended = c.ended[:0]
-	for _, e := range c.events[:max(0, n)] {
-		if e.Fd != wakeSlot {
+	for _, e := range events {
+		if e.Fd != woken {
 			c.ended = append(c.ended, connectID{int(e.Fd), uint32(e.Pad)})
 		}
 	}
-	return c.ended, nil
+	return c.ended, err
 }
 
 // handshake asks the kernel about a connect that has ended.
@@ -160,20 +127,6 @@ func (c *connector) handshake(fd int) handshake {
 func (c *connector) hangUp(fd int) {
 	_ = unix.Shutdown(fd, unix.SHUT_WR) // ENOTCONN if it is not
 	unix.Close(fd)
-}
-
-// wake ends a wait. It may be called at any time before close.
-func (c *connector) wake() {
-	one := [8]byte{1}
-	_, _ = unix.Write(c.event, one[:])
-}
-
-func (c *connector) close() {
-	for _, fd := range []int{c.event, c.epoll} {
-		if fd >= 0 {
-			unix.Close(fd)
-		}
-	}
 }
 
 func socketAddress(addr netip.AddrPort) unix.Sockaddr {

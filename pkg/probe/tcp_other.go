@@ -21,7 +21,7 @@ func (*connector) start(netip.AddrPort, connectID) (int, time.Time, error) {
 	return -1, time.Time{}, errors.ErrUnsupported
 }
 
-func (*connector) wait(time.Duration) ([]connectID, error) { return nil, errors.ErrUnsupported }
+func (*connector) wait(time.Time) ([]connectID, error) { return nil, errors.ErrUnsupported }
 
 func (*connector) handshake(int) handshake { return handshake{} }
 

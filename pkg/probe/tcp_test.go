@@ -2,7 +2,6 @@ package probe
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"io"
 	"log"
@@ -15,11 +14,10 @@ import (
 	"time"
 )
 
-// tcpStation is a TCP that may run, and the Outcomes that it has delivered.
+// tcpStation is a TCP that may run.
 type tcpStation struct {
 	*TCP
-	outcomes chan Outcome
-	stop     func() // ends Run and waits for it
+	*subject
 }
 
 func startTCP(tb testing.TB, local netip.Addr, options TCPOptions) *tcpStation {
@@ -32,50 +30,14 @@ func startTCP(tb testing.TB, local netip.Addr, options TCPOptions) *tcpStation {
 func openTCP(tb testing.TB, local netip.Addr, options TCPOptions) *tcpStation {
 	tb.Helper()
 	onLinux(tb)
-	s := &tcpStation{outcomes: make(chan Outcome, 10_000)}
 	if options.Timeout == 0 {
 		options.Timeout = 10 * time.Second
 	}
-	options.Outcome = func(o Outcome) { s.outcomes <- o }
-	var err error
-	if s.TCP, err = OpenTCP(tb.Context(), local, options); err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(func() { s.Close() })
-	return s
-}
-
-func (s *tcpStation) run(tb testing.TB) {
-	tb.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- s.Run(ctx) }()
-	s.stop = sync.OnceFunc(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			tb.Errorf("run: %v", err)
-		}
-		close(s.outcomes)
+	c, s := opens(tb, func(outcome func(Outcome)) (*TCP, error) {
+		options.Outcome = outcome
+		return OpenTCP(tb.Context(), local, options)
 	})
-	tb.Cleanup(s.stop)
-}
-
-func (s *tcpStation) send(tb testing.TB, to netip.AddrPort, tag uint64) {
-	tb.Helper()
-	if err := s.Send(Probe{Peer: to, Size: MinSize, Tag: tag}); err != nil {
-		tb.Fatal(err)
-	}
-}
-
-func (s *tcpStation) next(tb testing.TB) Outcome {
-	tb.Helper()
-	select {
-	case o := <-s.outcomes:
-		return o
-	case <-time.After(10 * time.Second):
-		tb.Fatalf("no outcome; counters: %+v", s.Counters())
-		panic("unreachable")
-	}
+	return &tcpStation{c, s}
 }
 
 // probeInTurn sends one probe after the other, each once its predecessor has
@@ -306,24 +268,13 @@ func TestAConnectThatWasAnsweredInTimeIsASampleWhenItIsSeenLate(t *testing.T) {
 }
 
 func TestATCPSendRefusesWhatCannotBeProbed(t *testing.T) {
-	prober := startTCP(t, loopback4.Addr(), TCPOptions{})
-	for name, peer := range map[string]netip.AddrPort{
+	startTCP(t, loopback4.Addr(), TCPOptions{}).wantRefused(t, map[string]Probe{
 		"no address":                   {},
-		"no port":                      netip.MustParseAddrPort("192.0.2.1:0"),
-		"an address of the other kind": netip.MustParseAddrPort("[2001:db8::1]:1"),
-		"a broadcast":                  netip.MustParseAddrPort("255.255.255.255:1"),
-	} {
-		if err := prober.Send(Probe{Peer: peer}); err == nil {
-			t.Errorf("%s: no error", name)
-		}
-	}
-	prober.stop()
-	for o := range prober.outcomes {
-		t.Errorf("a probe that was not sent has outcome %+v", o)
-	}
-	if err := prober.Send(Probe{Peer: peerA}); !errors.Is(err, net.ErrClosed) {
-		t.Errorf("after the end: error %v, want %v", err, net.ErrClosed)
-	}
+		"the unspecified address":      {Peer: netip.MustParseAddrPort("0.0.0.0:1")},
+		"no port":                      {Peer: netip.MustParseAddrPort("192.0.2.1:0")},
+		"an address of the other kind": {Peer: netip.MustParseAddrPort("[2001:db8::1]:1")},
+		"a broadcast":                  {Peer: netip.MustParseAddrPort("255.255.255.255:1")},
+	})
 }
 
 func TestOpenTCPSaysWhatIsWrong(t *testing.T) {
@@ -344,45 +295,14 @@ func TestOpenTCPSaysWhatIsWrong(t *testing.T) {
 }
 
 func TestATCPsOutcomeMaySendAndForget(t *testing.T) {
-	peer := listenTCP(t, loopback4, nil)
-	done := make(chan struct{})
-	var prober *TCP
-	prober, err := OpenTCP(t.Context(), loopback4.Addr(), TCPOptions{Timeout: 10 * time.Second, Outcome: func(o Outcome) {
-		if o.Tag == 3 {
-			close(done)
-			return
-		}
-		prober.Forget(o.Peer)
-		if err := prober.Send(Probe{Peer: o.Peer, Tag: o.Tag + 1}); err != nil {
-			t.Errorf("send from an outcome: %v", err)
-		}
-	}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	var running sync.WaitGroup
-	ctx, cancel := context.WithCancel(t.Context())
-	running.Go(func() { _ = prober.Run(ctx) })
-	defer running.Wait()
-	defer cancel()
-	if err := prober.Send(Probe{Peer: peer}); err != nil {
-		t.Fatal(err)
-	}
-	select {
-	case <-done:
-	case <-time.After(10 * time.Second):
-		t.Fatal("the third probe has no outcome")
-	}
+	onLinux(t)
+	wantOutcomeToSendAndForget(t, listenTCP(t, loopback4, nil), func(outcome func(Outcome)) (*TCP, error) {
+		return OpenTCP(t.Context(), loopback4.Addr(), TCPOptions{Timeout: 10 * time.Second, Outcome: outcome})
+	})
 }
 
 func TestATCPThatWasClosedDoesNotRun(t *testing.T) {
-	prober := openTCP(t, loopback4.Addr(), TCPOptions{})
-	if err := prober.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if err := prober.Run(t.Context()); !errors.Is(err, net.ErrClosed) {
-		t.Errorf("run after close: error %v, want %v", err, net.ErrClosed)
-	}
+	openTCP(t, loopback4.Addr(), TCPOptions{}).wantNoRunAfterClose(t)
 }
 
 func TestWhatBecomesOfAHandshake(t *testing.T) {

@@ -1,6 +1,7 @@
 package probe
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
@@ -84,13 +85,7 @@ func ListenUDP(ctx context.Context, addr netip.AddrPort, options UDPOptions) (*U
 }
 
 func (u *UDP) check(p Probe) error {
-	if p.Size < MinSize || p.Size > MaxSize {
-		return fmt.Errorf("size is %d: want %d to %d octets", p.Size, MinSize, MaxSize)
-	}
-	if peer := key(p.Peer); !peer.IsValid() || peer.Port() == 0 || peer.Addr().Is4() != u.local.Addr().Is4() {
-		return fmt.Errorf("from %v: want an address of the same family and a port", u.local)
-	}
-	return nil
+	return cmp.Or(p.checkSize(), p.checkPort(u.local.Addr()))
 }
 
 // request leaves what is after the header as it is: zeros, always.

@@ -1,11 +1,8 @@
 package probe
 
 import (
-	"context"
-	"errors"
 	"net"
 	"net/netip"
-	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -14,16 +11,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-var (
-	loopback4 = netip.MustParseAddrPort("127.0.0.1:0")
-	loopback6 = netip.MustParseAddrPort("[::1]:0")
-)
-
-// station is a UDP that may run, and the Outcomes that it has delivered.
+// station is a UDP that may run.
 type station struct {
 	*UDP
-	outcomes chan Outcome
-	stop     func() // ends Run and waits for it
+	*subject
 }
 
 func start(tb testing.TB, addr netip.AddrPort, options UDPOptions) *station {
@@ -35,71 +26,17 @@ func start(tb testing.TB, addr netip.AddrPort, options UDPOptions) *station {
 
 func open(tb testing.TB, addr netip.AddrPort, options UDPOptions) *station {
 	tb.Helper()
-	s := &station{outcomes: make(chan Outcome, 10_000)}
 	if options.Timeout == 0 {
 		options.Timeout, options.Hold = 2*time.Second, time.Minute
 	}
 	if options.Ports == 0 {
 		options.Ports = 1 // most tests have packets to one peer under way with many tags
 	}
-	options.Outcome = func(o Outcome) { s.outcomes <- o }
-	u, err := ListenUDP(tb.Context(), addr, options)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	s.UDP = u
-	return s
-}
-
-func (s *station) run(tb testing.TB) {
-	tb.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- s.Run(ctx) }()
-	s.stop = sync.OnceFunc(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			tb.Errorf("run: %v", err)
-		}
-		close(s.outcomes)
+	u, s := opens(tb, func(outcome func(Outcome)) (*UDP, error) {
+		options.Outcome = outcome
+		return ListenUDP(tb.Context(), addr, options)
 	})
-	tb.Cleanup(s.stop)
-}
-
-func (s *station) send(tb testing.TB, to netip.AddrPort, tag uint64) {
-	tb.Helper()
-	if err := s.Send(Probe{Peer: to, Size: MinSize, Tag: tag}); err != nil {
-		tb.Fatal(err)
-	}
-}
-
-func (s *station) next(tb testing.TB) Outcome {
-	tb.Helper()
-	select {
-	case o := <-s.outcomes:
-		return o
-	case <-time.After(10 * time.Second):
-		tb.Fatalf("no outcome; counters: %+v", s.Counters())
-		panic("unreachable")
-	}
-}
-
-// onLinux ends a test of what only Linux has.
-func onLinux(tb testing.TB) {
-	tb.Helper()
-	if runtime.GOOS != "linux" {
-		tb.Skipf("kernel stamps are implemented for Linux only, this is %s", runtime.GOOS)
-	}
-}
-
-// hasIPv6 ends a test on a machine without it.
-func hasIPv6(tb testing.TB) {
-	tb.Helper()
-	c, err := net.ListenPacket("udp6", loopback6.String())
-	if err != nil {
-		tb.Skipf("this machine has no IPv6 loopback: %v", err)
-	}
-	c.Close()
+	return &station{u, s}
 }
 
 // probeInTurn sends one packet after the other, each once its predecessor has
@@ -114,22 +51,6 @@ func probeInTurn(tb testing.TB, s *station, to netip.AddrPort, packets int) []Ou
 		}
 	}
 	return all
-}
-
-func wantKernel(t *testing.T, u *UDP, o Outcome) {
-	t.Helper()
-	if o.Lost || o.Discarded || o.Stamps != Kernel {
-		t.Fatalf("outcome is %+v, want a sample by kernel stamps; counters: %+v", o, u.Counters())
-	}
-}
-
-func wantKernelSamples(t *testing.T, all []Outcome) {
-	t.Helper()
-	for i, o := range all {
-		if o.Lost || o.Discarded || o.Stamps != Kernel || o.RTT <= 0 || o.Tag != uint64(i) {
-			t.Fatalf("outcome %d is %+v, want a sample by kernel stamps", i, o)
-		}
-	}
 }
 
 func TestSamplesRestOnKernelStampsAtBothEnds(t *testing.T) {
@@ -208,26 +129,15 @@ func TestFullSizePacketsAreAnsweredInFull(t *testing.T) {
 }
 
 func TestSendRefusesWhatCannotBeProbed(t *testing.T) {
-	u := start(t, loopback4, UDPOptions{})
-	for name, p := range map[string]Probe{
+	start(t, loopback4, UDPOptions{}).wantRefused(t, map[string]Probe{
 		"too small":                {Peer: peerA, Size: MinSize - 1},
 		"too large":                {Peer: peerA, Size: MaxSize + 1},
 		"no address":               {Size: MinSize},
+		"the unspecified address":  {Peer: netip.MustParseAddrPort("0.0.0.0:1"), Size: MinSize},
 		"no port":                  {Peer: netip.MustParseAddrPort("192.0.2.1:0"), Size: MinSize},
 		"an address of the other":  {Peer: netip.MustParseAddrPort("[2001:db8::1]:1"), Size: MinSize},
 		"the kernel has no way to": {Peer: netip.MustParseAddrPort("255.255.255.255:1"), Size: MinSize},
-	} {
-		if err := u.Send(p); err == nil {
-			t.Errorf("%s: no error", name)
-		}
-	}
-	u.stop()
-	for o := range u.outcomes {
-		t.Errorf("a packet that was not sent has outcome %+v", o)
-	}
-	if err := u.Send(Probe{Peer: peerA, Size: MinSize}); !errors.Is(err, net.ErrClosed) {
-		t.Errorf("after the end: error %v, want %v", err, net.ErrClosed)
-	}
+	})
 }
 
 func TestPacketsOfOneSessionInABatchAreSamplesByKernelStamps(t *testing.T) {
@@ -240,7 +150,7 @@ func TestPacketsOfOneSessionInABatchAreSamplesByKernelStamps(t *testing.T) {
 	}
 	prober.SendBatch(probes, func(i int, err error) { t.Errorf("probe %d: %v", i, err) })
 	for range len(probes) - 1 {
-		wantKernel(t, prober.UDP, prober.next(t))
+		prober.wantKernel(t, prober.next(t))
 	}
 }
 
@@ -283,10 +193,10 @@ func TestASampleHasTheStampThatTheNextBurstBringsToAnotherPort(t *testing.T) {
 	for burst := range uint64(bursts) {
 		prober.send(t, reflector.LocalAddr(), burst)
 		if burst > 0 {
-			wantKernel(t, prober.UDP, prober.next(t)) // the last of the burst before
+			prober.wantKernel(t, prober.next(t)) // the last of the burst before
 		}
 		prober.send(t, reflector.LocalAddr(), burst)
-		wantKernel(t, prober.UDP, prober.next(t))
+		prober.wantKernel(t, prober.next(t))
 	}
 }
 
@@ -343,35 +253,9 @@ func TestAllPacketsHaveAnOutcomeWhenRunReturns(t *testing.T) {
 
 func TestOutcomeMaySendAndForget(t *testing.T) {
 	reflector := start(t, loopback4, UDPOptions{Reflector: NewReflector(ReflectorOptions{})})
-	done := make(chan struct{})
-	var u *UDP
-	var once sync.Once
-	u, err := ListenUDP(t.Context(), loopback4, UDPOptions{Timeout: time.Second, Outcome: func(o Outcome) {
-		if o.Tag == 3 {
-			once.Do(func() { close(done) })
-			return
-		}
-		u.Forget(o.Peer)
-		if err := u.Send(Probe{Peer: o.Peer, Size: o.Size, Tag: o.Tag + 1}); err != nil {
-			t.Errorf("send from an outcome: %v", err)
-		}
-	}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	var wait sync.WaitGroup
-	ctx, cancel := context.WithCancel(t.Context())
-	wait.Go(func() { u.Run(ctx) })
-	defer wait.Wait()
-	defer cancel()
-	if err := u.Send(Probe{Peer: reflector.LocalAddr(), Size: MinSize}); err != nil {
-		t.Fatal(err)
-	}
-	select {
-	case <-done:
-	case <-time.After(10 * time.Second):
-		t.Fatal("the third packet has no outcome")
-	}
+	wantOutcomeToSendAndForget(t, reflector.LocalAddr(), func(outcome func(Outcome)) (*UDP, error) {
+		return ListenUDP(t.Context(), loopback4, UDPOptions{Timeout: time.Second, Outcome: outcome})
+	})
 }
 
 // stranger sends octets of its own to a reflector and sees what comes back.
@@ -474,15 +358,7 @@ func TestListenUDPSaysWhatIsWrong(t *testing.T) {
 }
 
 func TestCloseWithoutRunFreesThePort(t *testing.T) {
-	u, err := ListenUDP(t.Context(), loopback4, UDPOptions{Timeout: time.Second})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := u.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if err := u.Run(t.Context()); !errors.Is(err, net.ErrClosed) {
-		t.Errorf("run after close: error %v, want %v", err, net.ErrClosed)
-	}
+	u := open(t, loopback4, UDPOptions{})
+	u.wantNoRunAfterClose(t)
 	start(t, u.LocalAddr(), UDPOptions{})
 }

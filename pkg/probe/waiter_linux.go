@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// waiter waits for sockets. Its epoll(7) instance is itself one descriptor of
+// waiter waits for descriptors. Its epoll(7) instance is itself one descriptor of
 // the runtime's poller, for two reasons.
 //
 // A goroutine that waits in poll(2) keeps a processor of the runtime, which the
@@ -23,26 +23,24 @@ import (
 // And the runtime takes an event of a socket which is only an error (POLLERR, a
 // transmit stamp) for a broken descriptor when the send buffer is full
 // (runtime/netpoll_epoll.go, setEventErr). An epoll instance has no such event.
-//
-// A socket that has something is reported once (EPOLLONESHOT), until it is
-// asked for again: packets that come while the engine rests wake nobody.
 type waiter struct {
 	file  *os.File // of the epoll instance
 	raw   syscall.RawConn
 	event int // an eventfd that ends a wait
 	epoll int
-	fds   []int
 	look  func(fd uintptr) bool // whether there is something
 
 	deadline time.Time
 	events   []unix.EpollEvent
 	fired    []unix.EpollEvent // at the front of events
+	failure  unix.Errno        // of look
 }
 
-// woken is in place of a socket's index.
+// woken is the Fd of the event of wake.
 const woken = -1
 
-func newWaiter(fds []int) (w *waiter, err error) {
+// newWaiter makes a waiter that looks for so many events at once.
+func newWaiter(room int) (*waiter, error) {
 	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("epoll_create: %w", err)
@@ -51,64 +49,63 @@ func newWaiter(fds []int) (w *waiter, err error) {
 		unix.Close(epoll)
 		return nil, fmt.Errorf("set an epoll descriptor to non-blocking: %w", err)
 	}
-	w = &waiter{
+	w := &waiter{
 		file:   os.NewFile(uintptr(epoll), "epoll"), // which is polled since it does not block
 		event:  -1,
 		epoll:  epoll,
-		fds:    fds,
-		events: make([]unix.EpollEvent, len(fds)+1),
+		events: make([]unix.EpollEvent, room+1),
 	}
-	defer func() {
-		if err != nil {
-			w.close()
-		}
-	}()
-	if err := w.file.SetReadDeadline(time.Time{}); err != nil {
-		return nil, fmt.Errorf("have an epoll descriptor polled: %w", err)
-	}
-	if w.raw, err = w.file.SyscallConn(); err != nil {
+	if err := w.setUp(); err != nil {
+		w.close()
 		return nil, err
-	}
-	if w.event, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
-		return nil, fmt.Errorf("eventfd: %w", err)
-	}
-	if err := unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, w.event, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: woken}); err != nil {
-		return nil, fmt.Errorf("epoll_ctl: %w", err)
-	}
-	for i, fd := range fds {
-		if err := unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: once, Fd: int32(i)}); err != nil {
-			return nil, fmt.Errorf("epoll_ctl: %w", err)
-		}
-	}
-	w.look = func(fd uintptr) bool {
-		n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, fd, uintptr(unsafe.Pointer(&w.events[0])), uintptr(len(w.events)), 0, 0, 0)
-		if errno != 0 {
-			n = 0
-		}
-		w.fired = w.events[:n]
-		return n > 0
 	}
 	return w, nil
 }
 
-const once = unix.EPOLLIN | unix.EPOLLONESHOT
-
-// wait returns when a socket has something, at the deadline, or on wake; never
-// before it has looked. The
-// events are valid until the next call; Fd is the index of the socket, or
-// woken.
-func (w *waiter) wait(deadline time.Time) ([]unix.EpollEvent, error) {
-	for i := range w.fired {
-		e := &w.fired[i]
-		if e.Fd == woken {
-			continue
-		}
-		e.Events = once
-		if err := unix.EpollCtl(w.epoll, unix.EPOLL_CTL_MOD, w.fds[e.Fd], e); err != nil {
-			return nil, fmt.Errorf("epoll_ctl: %w", err)
-		}
+func (w *waiter) setUp() (err error) {
+	if err := w.file.SetReadDeadline(time.Time{}); err != nil {
+		return fmt.Errorf("have an epoll descriptor polled: %w", err)
 	}
-	w.fired = nil
+	if w.raw, err = w.file.SyscallConn(); err != nil {
+		return err
+	}
+	if w.event, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
+		return fmt.Errorf("eventfd: %w", err)
+	}
+	w.look = func(fd uintptr) bool {
+		var n uintptr
+		n, _, w.failure = unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, fd, uintptr(unsafe.Pointer(&w.events[0])), uintptr(len(w.events)), 0, 0, 0)
+		if w.failure != 0 {
+			n = 0
+		}
+		w.fired = w.events[:n]
+		return n > 0 || w.failure != 0
+	}
+	return w.watch(w.event, unix.EpollEvent{Events: unix.EPOLLIN, Fd: woken})
+}
+
+// watch begins to wait for a descriptor. Pad of the event and, from 0 on, Fd
+// are the caller's own.
+func (w *waiter) watch(fd int, event unix.EpollEvent) error {
+	return w.control(unix.EPOLL_CTL_ADD, fd, event)
+}
+
+// again goes on to wait for one that is reported once.
+func (w *waiter) again(fd int, event unix.EpollEvent) error {
+	return w.control(unix.EPOLL_CTL_MOD, fd, event)
+}
+
+func (w *waiter) control(operation, fd int, event unix.EpollEvent) error {
+	if err := unix.EpollCtl(w.epoll, operation, fd, &event); err != nil {
+		return fmt.Errorf("epoll_ctl: %w", err)
+	}
+	return nil
+}
+
+// wait returns when a descriptor has something, at the deadline, or on wake;
+// never before it has looked. The events are valid until the next call; that of
+// wake is among them.
+func (w *waiter) wait(deadline time.Time) ([]unix.EpollEvent, error) {
 	if !deadline.Equal(w.deadline) {
 		w.deadline = deadline
 		if err := w.file.SetReadDeadline(deadline); err != nil {
@@ -122,13 +119,17 @@ func (w *waiter) wait(deadline time.Time) ([]unix.EpollEvent, error) {
 		w.look(uintptr(w.epoll))
 		err = nil
 	}
+	if err == nil && w.failure != 0 {
+		err = fmt.Errorf("epoll_pwait: %w", w.failure)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("wait for sockets: %w", err)
 	}
 	return w.fired, nil
 }
 
-// wake ends a wait, and all that come after.
+// wake ends a wait, and all that come after. It may be called at any time
+// before close.
 func (w *waiter) wake() {
 	one := [8]byte{1}
 	_, _ = unix.Write(w.event, one[:])

@@ -215,14 +215,7 @@ func (a *Agents) within(ctx context.Context, d time.Duration, read func(context.
 func (a *Agents) observed(answers []answer, now time.Time) iter.Seq2[latency.Pair, latency.Distribution] {
 	stale := func(d latency.Distribution) bool { return now.Sub(d.Newest) > a.options.StaleAfter }
 	// A name comes with every row; kept are the strings of one.
-	names := make(map[string]string, 2*len(answers))
-	shared := func(name string) string {
-		if one, ok := names[name]; ok {
-			return one
-		}
-		names[name] = name
-		return name
-	}
+	names := make(nameTable, 2*len(answers))
 	known := make(map[string]bool, len(answers)) // nodes with an agent
 	for _, answer := range answers {
 		known[answer.agent.node] = true
@@ -234,14 +227,14 @@ func (a *Agents) observed(answers []answer, now time.Time) iter.Seq2[latency.Pai
 			if answer.err != nil {
 				continue
 			}
-			node := shared(answer.agent.node)
+			node := names.shared(answer.agent.node)
 			peers := make(map[string]bool, len(answer.window.Rows))
 			for _, row := range answer.window.Rows {
 				if stale(row.Distribution) {
 					continue
 				}
-				row.Method = shared(row.Method)
-				peer := shared(row.Peer)
+				row.Method = names.shared(row.Method)
+				peer := names.shared(row.Peer)
 				peers[peer] = true
 				if !yield(latency.Pair{Node: node, Peer: peer}, row.Distribution) {
 					return

@@ -43,12 +43,14 @@ const rowsOfAPage = 128
 const variablePages = "NETLATENCY_BENCHMARK_AGENTS"
 
 func TestMain(m *testing.M) {
-	if agents, err := strconv.Atoi(os.Getenv(variablePages)); err == nil {
-		if err := servePages(agents); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
+	for variable, serve := range map[string]func(size int) error{variablePages: servePages, variableAnswers: serveAnswers} {
+		if size, err := strconv.Atoi(os.Getenv(variable)); err == nil {
+			if err := serve(size); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				os.Exit(1)
+			}
+			return
 		}
-		return
 	}
 	os.Exit(m.Run())
 }
@@ -133,12 +135,12 @@ func page(agent, agents int) ([]byte, error) {
 	return packed.Bytes(), err
 }
 
-// startPages starts the agents of a benchmark in a process of their own, which
-// ends with b, or with this process.
-func startPages(b *testing.B, agents int) (port uint16) {
+// startServer starts what variable makes of this program in a process of its
+// own, which ends with b, or with this process.
+func startServer(b *testing.B, variable string, size int) (port uint16) {
 	b.Helper()
 	command := exec.CommandContext(b.Context(), os.Args[0])
-	command.Env = append(os.Environ(), fmt.Sprintf("%s=%d", variablePages, agents))
+	command.Env = append(os.Environ(), fmt.Sprintf("%s=%d", variable, size))
 	command.Stderr = os.Stderr
 	input, err := command.StdinPipe()
 	if err != nil {
@@ -157,7 +159,7 @@ func startPages(b *testing.B, agents int) (port uint16) {
 	})
 	line, err := bufio.NewReader(output).ReadString('\n')
 	if err != nil {
-		b.Fatalf("the agents did not start: %v", err)
+		b.Fatalf("%s did not start: %v", variable, err)
 	}
 	number, err := strconv.ParseUint(strings.TrimSpace(line), 10, 16)
 	if err != nil {
@@ -194,7 +196,7 @@ var benchmarkedAgents = []int{200, 1000, 5000}
 func BenchmarkCollect(b *testing.B) {
 	for _, agents := range benchmarkedAgents {
 		b.Run(fmt.Sprintf("%dagents", agents), func(b *testing.B) {
-			port := startPages(b, agents)
+			port := startServer(b, variablePages, agents)
 			usage := startUsage(b)
 			client := fake.NewClientset(slicesOf(agents, port)...)
 			clock := clocktesting.NewFakeClock(recordedAt)
@@ -237,13 +239,132 @@ func BenchmarkCollect(b *testing.B) {
 	}
 }
 
+// BenchmarkCollectFromPrometheus is rounds of the other source, over a server
+// that answers at once: the queries that are the default, about the round trips
+// of so many nodes to 50 target nodes.
+func BenchmarkCollectFromPrometheus(b *testing.B) {
+	for _, nodes := range benchmarkedAgents {
+		b.Run(fmt.Sprintf("%dnodes", nodes), func(b *testing.B) {
+			port := startServer(b, variableAnswers, nodes)
+			usage := startUsage(b)
+			clock := clocktesting.NewFakeClock(recordedAt)
+			published := make(chan *latency.Matrix)
+			ctx, cancel := context.WithCancel(b.Context())
+			const peers = `{peer=~"$peers"}`
+			s, err := source.NewPrometheus(source.PrometheusOptions{
+				Address: fmt.Sprintf("http://127.0.0.1:%d", port), NodeLabel: "node", PeerLabel: "peer", Scale: 1,
+				Interval: patienceWithPrometheus, Timeout: patienceWithPrometheus, MaxBytes: 1 << 30, StaleAfter: staleAfter, Clock: clock,
+				Queries: source.PrometheusQueries{
+					Mean: "mean" + peers, P50: "p50" + peers, P90: "p90" + peers, P99: "p99" + peers,
+					Samples: "samples" + peers, Sent: "sent" + peers, Loss: "loss" + peers, Timestamp: "timestamp" + peers,
+				},
+				Peers: func() []string {
+					names := make([]string, targetsOfPrometheus)
+					for i := range names {
+						names[i] = nodeOf(i)
+					}
+					return names
+				},
+				Hysteresis: latency.Hysteresis{Ratio: 0.05, Floor: 50 * time.Microsecond, Statistic: latency.DefaultStatistic()},
+				Publish: func(m *latency.Matrix) {
+					select {
+					case published <- m:
+					case <-ctx.Done():
+					}
+				},
+			})
+			if err != nil {
+				b.Fatal(err)
+			}
+			usage.start()
+			ended := make(chan struct{})
+			go func() {
+				defer close(ended)
+				s.Run(ctx)
+			}()
+			defer func() {
+				cancel()
+				<-ended
+			}()
+			for first := true; b.Loop(); first = false {
+				// The first round starts by itself; a round is published before the
+				// timer of the next is set.
+				for !first && !clock.HasWaiters() {
+					time.Sleep(time.Millisecond)
+				}
+				clock.Step(2 * patienceWithPrometheus)
+				<-published
+			}
+			usage.report()
+			if stats, pairs := s.Stats(), nodes*targetsOfPrometheus-targetsOfPrometheus; stats.Pairs != pairs {
+				b.Fatalf("%d pairs are known, want %d (failures %v, dropped %v)", stats.Pairs, pairs, stats.Failures, stats.Dropped)
+			}
+		})
+	}
+}
+
+const (
+	// patienceWithPrometheus is far beyond what a round takes.
+	patienceWithPrometheus = 10 * time.Minute
+	// targetsOfPrometheus is on how many nodes targets run.
+	targetsOfPrometheus = 50
+	// variableAnswers makes this program the Prometheus of a benchmark, with
+	// so many nodes.
+	variableAnswers = "NETLATENCY_BENCHMARK_PROMETHEUS"
+)
+
+// serveAnswers is the API of a Prometheus, until the standard input ends. It
+// prints its port.
+func serveAnswers(nodes int) error {
+	now := float64(time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC).Unix())
+	answers := make(map[string][]byte) // by the metric that a query begins with
+	for metric, value := range map[string]func(r *rand.Rand) float64{
+		// Of one seed, so that quantiles do not fall.
+		"mean": (*rand.Rand).Float64, "p50": (*rand.Rand).Float64, "p90": (*rand.Rand).Float64, "p99": (*rand.Rand).Float64,
+		"samples":   func(*rand.Rand) float64 { return 120 },
+		"sent":      func(*rand.Rand) float64 { return 720 },
+		"loss":      func(*rand.Rand) float64 { return 0 },
+		"timestamp": func(r *rand.Rand) float64 { return now - 60*r.Float64() },
+	} {
+		var answer bytes.Buffer
+		r := rand.New(rand.NewPCG(1, 1))
+		separator := `{"status":"success","data":{"resultType":"vector","result":[`
+		for i := range nodes {
+			for j := range targetsOfPrometheus {
+				if i != j {
+					fmt.Fprintf(&answer, `%s{"metric":{"__name__":"netlatency:rtt_seconds:%s","node":%q,"peer":%q},"value":[%.3f,"%v"]}`, separator, metric, nodeOf(i), nodeOf(j), now, value(r))
+					separator = ","
+				}
+			}
+		}
+		answer.WriteString("]}}")
+		answers[metric] = answer.Bytes()
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	server := &http.Server{
+		ReadHeaderTimeout: time.Minute,
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			metric, _, _ := strings.Cut(r.FormValue("query"), "{")
+			w.Header().Set("Content-Type", "application/json")
+			_, _ = w.Write(answers[metric]) // as it is: the client asks for no compression
+		}),
+	}
+	go func() { _ = server.Serve(listener) }()
+	fmt.Println(listener.Addr().(*net.TCPAddr).Port)
+	_, _ = io.Copy(io.Discard, os.Stdin)
+	return nil
+}
+
 // BenchmarkCollectByExpfmt is what BenchmarkCollect is measured against: the
 // same pages read as many at once, decoded by expfmt into families, which are
 // kept until the next round. No matrix is made of them.
 func BenchmarkCollectByExpfmt(b *testing.B) {
 	for _, agents := range benchmarkedAgents {
 		b.Run(fmt.Sprintf("%dagents", agents), func(b *testing.B) {
-			port := startPages(b, agents)
+			port := startServer(b, variablePages, agents)
 			usage := startUsage(b)
 			client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 1}}
 			defer client.CloseIdleConnections()

@@ -2,7 +2,6 @@ package source_test
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -11,9 +10,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"k8s.io/klog/v2"
-	"k8s.io/klog/v2/ktesting"
-	clocktesting "k8s.io/utils/clock/testing"
 
 	"github.com/netlatency/netlatency/pkg/exposition"
 	"github.com/netlatency/netlatency/pkg/latency"
@@ -23,71 +19,20 @@ import (
 // looking is a source of a file that runs, by a fake clock that stands at a
 // year after the recording.
 type looking struct {
-	t         *testing.T
-	path      string
-	clock     *clocktesting.FakeClock
-	source    *source.File
-	published chan *latency.Matrix
+	*running
+	source *source.File
 }
 
 func look(t *testing.T, path string, edits ...func(*source.FileOptions)) *looking {
 	t.Helper()
-	l := &looking{t: t, path: path, clock: clocktesting.NewFakeClock(recordedAt.Add(365 * 24 * time.Hour)), published: make(chan *latency.Matrix)}
-	ctx, cancel := context.WithCancel(klog.NewContext(context.Background(), ktesting.NewLogger(t, ktesting.NewConfig())))
-	options := source.FileOptions{Path: path, Interval: interval, StaleAfter: staleAfter, Clock: l.clock, Publish: func(m *latency.Matrix) {
-		select {
-		case l.published <- m:
-		case <-ctx.Done():
+	r, file := run(t, recordedAt.Add(365*24*time.Hour), func(r *running) (*source.File, error) {
+		options := source.FileOptions{Path: path, Interval: interval, StaleAfter: staleAfter, Clock: r.clock, Publish: r.publish}
+		for _, edit := range edits {
+			edit(&options)
 		}
-	}}
-	for _, edit := range edits {
-		edit(&options)
-	}
-	var err error
-	if l.source, err = source.NewFile(options); err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		l.source.Run(ctx)
-	}()
-	t.Cleanup(func() {
-		cancel()
-		select {
-		case <-ended:
-		case <-time.After(patience):
-			t.Error("Run did not end with its context")
-		}
+		return source.NewFile(options)
 	})
-	return l
-}
-
-func (l *looking) matrix() *latency.Matrix {
-	l.t.Helper()
-	select {
-	case m := <-l.published:
-		return m
-	case <-time.After(patience):
-		l.t.Fatal("no matrix was published")
-		return nil
-	}
-}
-
-// again is the matrix of the next look at the file.
-func (l *looking) again() *latency.Matrix {
-	l.t.Helper()
-	return l.after(interval)
-}
-
-// after is the matrix of the look at the file when so much time has passed.
-func (l *looking) after(span time.Duration) *latency.Matrix {
-	l.t.Helper()
-	for !l.clock.HasWaiters() {
-		time.Sleep(time.Millisecond)
-	}
-	l.clock.Step(span)
-	return l.matrix()
+	return &looking{r, file}
 }
 
 // write replaces the file as one that is mounted is: by another of its name.
@@ -136,7 +81,7 @@ func TestAFileIsReadAgainWhenItHasChanged(t *testing.T) {
 		}
 		m := l.matrix
 		if i > 0 {
-			m = l.again
+			m = l.round
 		}
 		if diff := cmp.Diff(step.want, rtts(m())); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", step.name, diff)
@@ -170,7 +115,7 @@ func TestAnAgeingRecordingGrowsStale(t *testing.T) {
 	if d, ok := l.matrix().Measured("a", "b"); !ok || l.clock.Now().Sub(d.Newest) != time.Minute {
 		t.Errorf("the pair is of %v at %v, want an age of 1m", d.Newest, l.clock.Now())
 	}
-	l.again()
+	l.round()
 	if m := l.after(staleAfter); m.Pairs() != 0 {
 		t.Errorf("stale pairs count: %v", rtts(m))
 	}

@@ -171,48 +171,30 @@ func (a *fakeAgent) slice(edits ...func(*discoveryv1.EndpointSlice)) *discoveryv
 	return sliceOf(a.node, a.addrPort(), edits...)
 }
 
-// reading is a source that runs.
-type reading struct {
+// running is a source that runs, by a fake clock.
+type running struct {
 	t         *testing.T
-	client    *fake.Clientset
 	clock     *clocktesting.FakeClock
-	source    *source.Agents
 	published chan *latency.Matrix
+	done      <-chan struct{}
 	stop      func() // ends Run and waits for it
 }
 
-// read starts a source on a cluster with the slices.
-func read(t *testing.T, client *fake.Clientset, edits ...func(*source.AgentsOptions)) *reading {
+// run runs the source that open makes to publish to r.publish and with r.clock,
+// which begins at now.
+func run[S interface{ Run(context.Context) }](t *testing.T, now time.Time, open func(r *running) (S, error)) (*running, S) {
 	t.Helper()
-	r := &reading{
-		t:         t,
-		client:    client,
-		clock:     clocktesting.NewFakeClock(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)),
-		published: make(chan *latency.Matrix),
-	}
-	logger := ktesting.NewLogger(t, ktesting.NewConfig())
-	ctx, cancel := context.WithCancel(klog.NewContext(context.Background(), logger))
-	options := source.AgentsOptions{
-		Client: client, Namespace: namespace, Service: service, Port: "http",
-		Interval: interval, Timeout: time.Minute, StaleAfter: staleAfter, Clock: r.clock,
-		Publish: func(m *latency.Matrix) {
-			select {
-			case r.published <- m:
-			case <-ctx.Done():
-			}
-		},
-	}
-	for _, edit := range edits {
-		edit(&options)
-	}
-	var err error
-	if r.source, err = source.NewAgents(options); err != nil {
+	ctx, cancel := context.WithCancel(klog.NewContext(context.Background(), ktesting.NewLogger(t, ktesting.NewConfig())))
+	r := &running{t: t, clock: clocktesting.NewFakeClock(now), published: make(chan *latency.Matrix), done: ctx.Done()}
+	source, err := open(r)
+	if err != nil {
+		cancel()
 		t.Fatal(err)
 	}
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		r.source.Run(ctx)
+		source.Run(ctx)
 	}()
 	r.stop = func() {
 		t.Helper()
@@ -224,19 +206,18 @@ func read(t *testing.T, client *fake.Clientset, edits ...func(*source.AgentsOpti
 		}
 	}
 	t.Cleanup(r.stop)
-	return r
+	return r, source
 }
 
-func clusterOf(slices ...*discoveryv1.EndpointSlice) *fake.Clientset {
-	var objects []runtime.Object
-	for _, slice := range slices {
-		objects = append(objects, slice)
+func (r *running) publish(m *latency.Matrix) {
+	select {
+	case r.published <- m:
+	case <-r.done:
 	}
-	return fake.NewClientset(objects...)
 }
 
 // matrix is the next one that is published.
-func (r *reading) matrix() *latency.Matrix {
+func (r *running) matrix() *latency.Matrix {
 	r.t.Helper()
 	select {
 	case m := <-r.published:
@@ -249,10 +230,48 @@ func (r *reading) matrix() *latency.Matrix {
 
 // round passes more than an interval and gives the matrix of the round that
 // this starts.
-func (r *reading) round() *latency.Matrix {
+func (r *running) round() *latency.Matrix {
 	r.t.Helper()
-	r.clock.Step(interval + interval/5)
+	return r.after(interval + interval/5)
+}
+
+// after is the matrix of the round that begins when so much time has passed.
+func (r *running) after(span time.Duration) *latency.Matrix {
+	r.t.Helper()
+	eventually(r.t, "the source waits for the next round", r.clock.HasWaiters)
+	r.clock.Step(span)
 	return r.matrix()
+}
+
+// reading is a source of agents that runs.
+type reading struct {
+	*running
+	client *fake.Clientset
+	source *source.Agents
+}
+
+// read starts a source on a cluster with the slices.
+func read(t *testing.T, client *fake.Clientset, edits ...func(*source.AgentsOptions)) *reading {
+	t.Helper()
+	r, agents := run(t, time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), func(r *running) (*source.Agents, error) {
+		options := source.AgentsOptions{
+			Client: client, Namespace: namespace, Service: service, Port: "http",
+			Interval: interval, Timeout: time.Minute, StaleAfter: staleAfter, Clock: r.clock, Publish: r.publish,
+		}
+		for _, edit := range edits {
+			edit(&options)
+		}
+		return source.NewAgents(options)
+	})
+	return &reading{r, client, agents}
+}
+
+func clusterOf(slices ...*discoveryv1.EndpointSlice) *fake.Clientset {
+	var objects []runtime.Object
+	for _, slice := range slices {
+		objects = append(objects, slice)
+	}
+	return fake.NewClientset(objects...)
 }
 
 // roundsUntil runs rounds until one satisfies done: changes of EndpointSlices
@@ -275,4 +294,14 @@ func rtts(m *latency.Matrix) map[string]time.Duration {
 		all[fmt.Sprintf("%s>%s", pair.Node, pair.Peer)] = d.P50
 	}
 	return all
+}
+
+func eventually(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		if done() {
+			return
+		}
+	}
+	t.Fatalf("it did not come to pass that %s", what)
 }

@@ -1,7 +1,6 @@
 package source_test
 
 import (
-	"context"
 	"crypto/tls"
 	"encoding/json"
 	"encoding/pem"
@@ -9,19 +8,20 @@ import (
 	"io"
 	"log"
 	"maps"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"k8s.io/klog/v2"
-	"k8s.io/klog/v2/ktesting"
 	clocktesting "k8s.io/utils/clock/testing"
 
 	"github.com/netlatency/netlatency/pkg/exposition"
@@ -52,6 +52,7 @@ type fakePrometheus struct {
 	handler  http.HandlerFunc // instead of answering
 	requests []*http.Request
 	asked    []string
+	times    []string // at which they are to be evaluated
 }
 
 func newFakePrometheus(t *testing.T, start func(*httptest.Server)) *fakePrometheus {
@@ -84,13 +85,19 @@ func (f *fakePrometheus) with(change func(*fakePrometheus)) {
 func (f *fakePrometheus) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	query := r.FormValue("query")
 	f.mu.Lock()
-	f.requests, f.asked = append(f.requests, r), append(f.asked, query)
-	handler, answer, warnings := f.handler, f.answers[query], f.warnings
+	f.requests, f.asked, f.times = append(f.requests, r), append(f.asked, query), append(f.times, r.FormValue("time"))
+	handler := f.handler
 	f.mu.Unlock()
-	if handler != nil {
-		handler(w, r)
-		return
+	if handler == nil {
+		handler = f.reply
 	}
+	handler(w, r)
+}
+
+func (f *fakePrometheus) reply(w http.ResponseWriter, r *http.Request) {
+	f.mu.Lock()
+	answer, warnings := f.answers[r.FormValue("query")], f.warnings
+	f.mu.Unlock()
 	vector := make([]any, 0, len(answer))
 	for _, s := range answer {
 		vector = append(vector, map[string]any{"metric": s.labels, "value": []any{serverNow.Unix(), s.value}})
@@ -106,78 +113,26 @@ func fresh(age time.Duration) string {
 	return fmt.Sprint(float64(serverNow.Add(-age).UnixMilli()) / 1e3)
 }
 
-// asking is a source that runs, by a fake clock.
+// asking is a source of Prometheus that runs.
 type asking struct {
-	t         *testing.T
-	clock     *clocktesting.FakeClock
-	source    *source.Prometheus
-	published chan *latency.Matrix
+	*running
+	source *source.Prometheus
 }
 
 func ask(t *testing.T, server *fakePrometheus, edits ...func(*source.PrometheusOptions)) *asking {
 	t.Helper()
-	a := &asking{t: t, clock: clocktesting.NewFakeClock(recordedAt), published: make(chan *latency.Matrix)}
-	ctx, cancel := context.WithCancel(klog.NewContext(context.Background(), ktesting.NewLogger(t, ktesting.NewConfig())))
-	options := source.PrometheusOptions{
-		Address: server.URL, Interval: interval, Timeout: 5 * time.Second, MaxBytes: 1 << 20, StaleAfter: staleAfter, Clock: a.clock,
-		Queries:   source.PrometheusQueries{Mean: "mean", Timestamp: "time"},
-		NodeLabel: "node", PeerLabel: "peer", Scale: 1,
-		Publish: func(m *latency.Matrix) {
-			select {
-			case a.published <- m:
-			case <-ctx.Done():
-			}
-		},
-	}
-	for _, edit := range edits {
-		edit(&options)
-	}
-	var err error
-	if a.source, err = source.NewPrometheus(options); err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		a.source.Run(ctx)
-	}()
-	t.Cleanup(func() {
-		cancel()
-		select {
-		case <-ended:
-		case <-time.After(patience):
-			t.Error("Run did not end with its context")
+	r, prometheus := run(t, recordedAt, func(r *running) (*source.Prometheus, error) {
+		options := source.PrometheusOptions{
+			Address: server.URL, Interval: interval, Timeout: 5 * time.Second, MaxBytes: 1 << 20, StaleAfter: staleAfter,
+			Queries:   source.PrometheusQueries{Mean: "mean", Timestamp: "time"},
+			NodeLabel: "node", PeerLabel: "peer", Scale: 1, Clock: r.clock, Publish: r.publish,
 		}
+		for _, edit := range edits {
+			edit(&options)
+		}
+		return source.NewPrometheus(options)
 	})
-	return a
-}
-
-func (a *asking) matrix() *latency.Matrix {
-	a.t.Helper()
-	select {
-	case m := <-a.published:
-		return m
-	case <-time.After(patience):
-		a.t.Fatal("no matrix was published")
-		return nil
-	}
-}
-
-// round passes more than an interval and gives the matrix of the round that
-// this starts.
-func (a *asking) round() *latency.Matrix {
-	a.t.Helper()
-	return a.after(interval + interval/5)
-}
-
-// after is the matrix of the round that begins when so much time has passed.
-func (a *asking) after(span time.Duration) *latency.Matrix {
-	a.t.Helper()
-	for !a.clock.HasWaiters() {
-		time.Sleep(time.Millisecond)
-	}
-	a.clock.Step(span)
-	return a.matrix()
+	return &asking{r, prometheus}
 }
 
 func started(s *httptest.Server) { s.Start() }
@@ -250,9 +205,7 @@ func TestQueriesAreLimitedToTheNodesOfTargets(t *testing.T) {
 		o.Queries = source.PrometheusQueries{Mean: `m{peer=~"$peers"}`, Timestamp: `t{peer=~"$peers"} or t2{peer=~"$peers"}`}
 		o.Peers = func() []string { mu.Lock(); defer mu.Unlock(); return peers }
 	})
-	for !a.clock.HasWaiters() { // the first round found no target anywhere
-		time.Sleep(time.Millisecond)
-	}
+	eventually(t, "the first round found no target anywhere", a.clock.HasWaiters)
 	f.with(func(f *fakePrometheus) {
 		if len(f.asked) > 0 {
 			t.Errorf("without targets the server was asked %q", f.asked)
@@ -272,18 +225,80 @@ func TestQueriesAreLimitedToTheNodesOfTargets(t *testing.T) {
 	})
 }
 
+// Of a rule that is evaluated in between, the median would be an old one and
+// the tail a new one.
+func TestAllQueriesOfARoundAreOfOneInstant(t *testing.T) {
+	f := newFakePrometheus(t, started).answer("mean", of("a", "b", "0.001")).answer("time", of("a", "b", fresh(0)))
+	a := ask(t, f, func(o *source.PrometheusOptions) { o.Queries.P99 = "p99" })
+	a.matrix()
+	a.round()
+	f.with(func(f *fakePrometheus) {
+		at := strconv.FormatInt(serverNow.Unix(), 10)
+		if diff := cmp.Diff([]string{"", at, at, "", at, at}, f.times); diff != "" {
+			t.Errorf("times of evaluation in two rounds (-want +got):\n%s", diff)
+		}
+	})
+}
+
+func TestAPairGrowsOlderWhileTheServerAnswers(t *testing.T) {
+	f := newFakePrometheus(t, started).answer("mean", of("a", "b", "0.001")).answer("time", of("a", "b", fresh(4*time.Second)))
+	a := ask(t, f, func(o *source.PrometheusOptions) {
+		clock := o.Clock.(*clocktesting.FakeClock)
+		f.handler = func(w http.ResponseWriter, r *http.Request) {
+			clock.Step(3 * time.Second)
+			f.reply(w, r)
+		}
+	})
+	d, _ := a.matrix().Measured("a", "b")
+	if age := a.clock.Now().Sub(d.Newest); age != 10*time.Second {
+		t.Errorf("the pair is %v old after two answers of 3s, want 10s", age)
+	}
+}
+
+func TestPairsGrowOldWhileNoTargetRunsAnywhere(t *testing.T) {
+	f := newFakePrometheus(t, started).answer("m b", of("a", "b", "0.001")).answer("time", of("a", "b", fresh(0)))
+	var targets atomic.Bool
+	targets.Store(true)
+	a := ask(t, f, func(o *source.PrometheusOptions) {
+		o.Queries.Mean = "m $peers"
+		o.Peers = func() []string {
+			if targets.Load() {
+				return []string{"b"}
+			}
+			return nil
+		}
+	})
+	a.matrix()
+	targets.Store(false)
+	if m := a.round(); m.Pairs() != 1 {
+		t.Errorf("the pair is gone at once")
+	}
+	if m := a.after(staleAfter); m.Pairs() != 0 {
+		t.Errorf("stale pairs are in the matrix: %v", rtts(m))
+	}
+	f.with(func(f *fakePrometheus) {
+		if len(f.asked) != 2 {
+			t.Errorf("the server was asked %q, want the two queries of the first round", f.asked)
+		}
+	})
+	targets.Store(true)
+	if m := a.round(); m.Pairs() != 1 {
+		t.Errorf("a target runs again, and the matrix has %d pairs", m.Pairs())
+	}
+}
+
 // One bad row does not cost the others.
 func TestImpossibleSeriesAreDroppedAndCounted(t *testing.T) {
 	f := newFakePrometheus(t, started)
 	long := strings.Repeat("n", 254)
 	f.answer("mean",
-		of("a", "good", "0.001"), of("a", "nan", "NaN"), of("a", "inf", "+Inf"), of("a", "negative", "-0.001"), of("a", "absurd", "1e9"),
+		of("a", "good", "0.001"), of("a", "nan", "NaN"), of("a", "inf", "+Inf"), of("a", "negative", "-0.001"), of("a", "absurd", "1e9"), of("a", "zero", "0"),
 		of("a", "a", "0.001"), of("", "b", "0.001"), of("a", "", "0.001"), of("a", long, "0.001"), of("a", "bad\xff", "0.001"),
 		of("a", "twice", "0.001"), of("a", "twice", "0.002"), of("a", "untimed", "0.001"), of("a", "future", "0.001"), of("a", "ancient", "0.001"),
 		of("a", "stale", "0.001"), of("a", "lossy", "0.001"),
 	)
 	times := []series{of("a", "unasked", fresh(0)), of("a", "future", fresh(-time.Hour)), of("a", "ancient", "0"), of("a", "stale", fresh(staleAfter+time.Second))}
-	for _, peer := range []string{"good", "nan", "inf", "negative", "absurd", "twice", "lossy", "bad\ufffd"} {
+	for _, peer := range []string{"good", "nan", "inf", "negative", "absurd", "zero", "twice", "lossy", "bad\ufffd"} {
 		times = append(times, of("a", peer, fresh(time.Second)))
 	}
 	f.answer("time", times...)
@@ -296,7 +311,7 @@ func TestImpossibleSeriesAreDroppedAndCounted(t *testing.T) {
 	}
 	wantDropped := map[exposition.Reason]uint64{
 		exposition.Malformed:  3 + 4, // names; NaN, infinite, untimed, ancient
-		exposition.Impossible: 3,     // negative, absurd, lossy
+		exposition.Impossible: 4,     // negative, absurd, zero, lossy
 		exposition.Self:       1, exposition.Duplicate: 1, exposition.Future: 1, exposition.Orphan: 1,
 	}
 	if diff := cmp.Diff(wantDropped, a.source.Stats().Dropped); diff != "" {
@@ -315,12 +330,12 @@ func TestAServerThatFailsLetsPairsGrowOld(t *testing.T) {
 	}{
 		{"it refuses the query", text(400, `{"status":"error","errorType":"bad_data","error":"parse error"}`), source.FailureQuery},
 		{"it cannot execute the query", text(422, `{"status":"error","errorType":"execution","error":"too many samples"}`), source.FailureQuery},
-		{"it took too long", text(503, `{"status":"error","errorType":"timeout","error":"query timed out"}`), source.FailureStatus},
+		{"it took too long", text(503, `{"status":"error","errorType":"timeout","error":"query timed out"}`), source.FailureTimeout},
 		{"it is unavailable", text(503, "no upstream"), source.FailureStatus},
 		{"it asks who we are", text(401, "who are you"), source.FailureStatus},
 		{"it sends elsewhere", func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, "http://localhost:1/", http.StatusFound)
-		}, source.FailureDecode},
+		}, source.FailureStatus},
 		{"it answers with a page", text(200, "<html>"), source.FailureDecode},
 		{"it answers with a number", text(200, `{"status":"success","data":{"resultType":"scalar","result":[1,"2"]}}`), source.FailureDecode},
 		{"it answers with something new", text(200, `{"status":"success","data":{"resultType":"tensor","result":[]}}`), source.FailureDecode},
@@ -430,10 +445,10 @@ func TestAServerIsVerified(t *testing.T) {
 }
 
 func TestOptionsOfPrometheusAreChecked(t *testing.T) {
-	_, err := source.NewPrometheus(source.PrometheusOptions{Queries: source.PrometheusQueries{P90: "$peers"}})
+	_, err := source.NewPrometheus(source.PrometheusOptions{Queries: source.PrometheusQueries{P90: "$peers"}, Scale: math.Inf(1)})
 	for _, want := range []string{
 		"Address is not set", "NodeLabel is not set", "PeerLabel is not set", "Publish is not set", "Queries.Mean or Queries.P50 is not set", "Queries.Timestamp is not set",
-		"Peers, for a query with $peers, is not set", "Interval is 0s", "Timeout is 0s", "StaleAfter is 0s", "MaxBytes is 0", "Scale is 0",
+		"Peers, for a query with $peers, is not set", "Interval is 0s", "Timeout is 0s", "StaleAfter is 0s", "MaxBytes is 0", "Scale is +Inf",
 	} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got error %v, want one with %s", err, want)

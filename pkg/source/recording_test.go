@@ -89,11 +89,24 @@ func TestAnEmptyMatrixCanBeRecorded(t *testing.T) {
 	}
 }
 
-func TestWhatIsImpossibleIsNotRecorded(t *testing.T) {
-	matrix := latency.NewMatrix(recordedAt, map[latency.Pair]latency.Distribution{{Node: "a", Peer: "b"}: {Mean: -1, Samples: 1}})
-	err := source.Record(&bytes.Buffer{}, matrix, nil, "", recordedAt)
-	if want := `record matrix: pair "a" to "b": mean is -1ns: want 0 to 10s`; err == nil || !strings.HasPrefix(err.Error(), want) {
-		t.Errorf("got error %v, want %s", err, want)
+func TestWhatCouldNotBeReadIsNotRecorded(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		d      latency.Distribution
+		groups map[string]latency.NodeGroup
+		want   string
+	}{
+		{"an impossible latency", latency.Distribution{Mean: -1, Samples: 1}, nil, `pair "a" to "b": mean is -1ns: want 0 to 10s`},
+		{"a method without end", latency.Distribution{Samples: 1, Method: strings.Repeat("m", 64)}, nil, `pair "a" to "b": method has 64 bytes: want at most 63`},
+		{"a group of nobody", latency.Distribution{Samples: 1}, map[string]latency.NodeGroup{"": {Zone: "1"}}, "node is empty: want the name of a node"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			matrix := latency.NewMatrix(recordedAt, map[latency.Pair]latency.Distribution{{Node: "a", Peer: "b"}: c.d})
+			err := source.Record(&bytes.Buffer{}, matrix, c.groups, "", recordedAt)
+			if want := "record matrix: " + c.want; err == nil || !strings.HasPrefix(err.Error(), want) {
+				t.Errorf("got error %v, want %s", err, want)
+			}
+		})
 	}
 }
 

@@ -53,7 +53,8 @@ func (s sample) distribution(scale float64, now time.Time) (latency.Distribution
 	}
 	d.Min = min(d.Mean, d.P50)
 	d.Lost = int(math.Round(s.loss * float64(d.Sent)))
-	if d.Validate() != nil {
+	// A round trip of 0 is how some probers say that there was none.
+	if d.Min == 0 || d.Validate() != nil {
 		return latency.Distribution{}, exposition.Impossible
 	}
 	return d, ""

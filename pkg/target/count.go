@@ -77,7 +77,7 @@ func (x *Index) removeNamespace(namespace *corev1.Namespace) {
 func (x *Index) choose(namespace string, chosen func(*Target) bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	for t := range x.reach.spaces {
+	for t := range x.affected.spaces {
 		is := chosen(t)
 		if is == t.selected[namespace] {
 			continue

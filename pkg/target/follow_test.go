@@ -102,8 +102,8 @@ func TestATargetIsKeptCurrentWhileItIsFollowed(t *testing.T) {
 	s.Release(elsewhere)
 	s.put(pod("q-0", "d"))
 	before.Set()
-	if targets, _ := s.Census(); targets != 1 || len(s.reach.counting)+len(s.reach.pairs)+len(s.reach.anyPod) > 0 {
-		t.Errorf("%d targets are left and %+v", targets, s.reach)
+	if targets, _ := s.Census(); targets != 1 || len(s.affected.counting)+len(s.affected.pairs)+len(s.affected.anyPod) > 0 {
+		t.Errorf("%d targets are left and %+v", targets, s.affected)
 	}
 }
 
@@ -116,22 +116,22 @@ func TestAPodConcernsTheTargetsThatItsLabelsMayChoose(t *testing.T) {
 		follow(t, s.Index, target).Set()
 	}
 	s.put(pod("p", "a", labelled("app", "app-7")))
-	if got := len(s.reach.of("search/other", map[string]string{"app": "app-7", "x": "y"})); got != 1 {
+	if got := len(s.affected.of("search/other", map[string]string{"app": "app-7", "x": "y"})); got != 1 {
 		t.Errorf("%d of 1000 targets are looked at for a pod that one can choose", got)
 	}
-	if got := len(s.reach.of("search/p", map[string]string{"app": "other"})); got != 1 {
+	if got := len(s.affected.of("search/p", map[string]string{"app": "other"})); got != 1 {
 		t.Errorf("%d targets are looked at for a pod that one counts and none can choose, want that one", got)
 	}
 }
 
-func slice(name string, endpoints ...discoveryv1.Endpoint) *discoveryv1.EndpointSlice {
+func sliceOf(name string, endpoints ...discoveryv1.Endpoint) *discoveryv1.EndpointSlice {
 	return &discoveryv1.EndpointSlice{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "search", Name: name, Labels: map[string]string{discoveryv1.LabelServiceName: "qdrant"}},
 		Endpoints:  endpoints,
 	}
 }
 
-func endpoint(address, node string, ready bool) discoveryv1.Endpoint {
+func endpointAt(address, node string, ready bool) discoveryv1.Endpoint {
 	return discoveryv1.Endpoint{Addresses: []string{address}, NodeName: &node, Conditions: discoveryv1.EndpointConditions{Ready: &ready}}
 }
 
@@ -144,7 +144,7 @@ func TestAServiceWithoutASelectorRunsWhereItsEndpointSlicesSay(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	must(slices.Create(s.ctx, slice("one", endpoint("10.0.0.1", "a", true), endpoint("10.0.0.2", "b", false), endpoint("10.0.0.3", "", true)), metav1.CreateOptions{}))
+	must(slices.Create(s.ctx, sliceOf("one", endpointAt("10.0.0.1", "a", true), endpointAt("10.0.0.2", "b", false), endpointAt("10.0.0.3", "", true)), metav1.CreateOptions{}))
 	s.put(service("qdrant", nil), pod("q-0", "p"))
 	s.begin()
 	becomes := func(what string, want map[string]int) {
@@ -158,9 +158,9 @@ func TestAServiceWithoutASelectorRunsWhereItsEndpointSlicesSay(t *testing.T) {
 		t.Fatalf("%s (-want +got):\n%s", what, cmp.Diff(want, counts(s.Sets()[0])))
 	}
 	becomes("the endpoint that is ready and has a node", map[string]int{"a": 1})
-	must(slices.Create(s.ctx, slice("two", endpoint("10.0.0.1", "a", true), endpoint("10.0.0.4", "c", true)), metav1.CreateOptions{}))
+	must(slices.Create(s.ctx, sliceOf("two", endpointAt("10.0.0.1", "a", true), endpointAt("10.0.0.4", "c", true)), metav1.CreateOptions{}))
 	becomes("an endpoint in two slices counts once", map[string]int{"a": 1, "c": 1})
-	must(slices.Update(s.ctx, slice("one", endpoint("10.0.0.2", "b", true)), metav1.UpdateOptions{}))
+	must(slices.Update(s.ctx, sliceOf("one", endpointAt("10.0.0.2", "b", true)), metav1.UpdateOptions{}))
 	must(nil, slices.Delete(s.ctx, "two", metav1.DeleteOptions{}))
 	becomes("a slice that changed and one that went", map[string]int{"b": 1})
 	s.put(service("qdrant", map[string]string{"app": "qdrant"}))

@@ -39,12 +39,12 @@ type Index struct {
 	ending     chan struct{}          // a grace period has begun
 	moved      []chan<- struct{}
 
-	mu      sync.Mutex
-	ctx     context.Context // of Run, for watches; nil before it has started
-	started bool            // sets are made and published
-	targets map[string]*Target
-	reach   reach
-	watches int // of EndpointSlices
+	mu       sync.Mutex
+	ctx      context.Context // of Run, for watches; nil before it has started
+	started  bool            // sets are made and published
+	targets  map[string]*Target
+	affected affected
+	watches  int // of EndpointSlices
 }
 
 // Target is one target that an Index keeps current.
@@ -81,7 +81,7 @@ func NewIndex(targets []config.Target, factory informers.SharedInformerFactory, 
 		namespaces: core.Namespaces().Lister(),
 		ending:     make(chan struct{}, 1),
 		targets:    make(map[string]*Target),
-		reach:      newReach(),
+		affected:   newAffected(),
 	}
 	for _, t := range targets {
 		if t.Pods != nil && len(t.Pods.MatchLabelKeys) > 0 {
@@ -182,9 +182,9 @@ func (x *Index) Release(t *Target) {
 	}
 	delete(x.targets, t.key)
 	x.unwatch(t)
-	x.reach.remove(t)
+	x.affected.remove(t)
 	for key := range t.node {
-		x.reach.forget(t, key)
+		x.affected.forget(t, key)
 	}
 }
 
@@ -310,9 +310,9 @@ func (x *Index) fill(t *Target) {
 	}
 	t.filled = true
 	x.count(t)
-	x.reach.add(t)
+	x.affected.add(t)
 	for key := range t.node {
-		x.reach.note(t, key)
+		x.affected.note(t, key)
 	}
 	if t.service != nil {
 		x.watchIfUnselected(t)
@@ -381,9 +381,9 @@ func (x *Index) place(t *Target, key, node string) bool {
 		return false
 	}
 	if node == "" {
-		x.reach.forget(t, key)
+		x.affected.forget(t, key)
 	} else {
-		x.reach.note(t, key)
+		x.affected.note(t, key)
 	}
 	return true
 }
@@ -392,7 +392,7 @@ func (x *Index) placePod(pod *corev1.Pod) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	key := podKey(pod)
-	for _, t := range x.reach.of(key, pod.Labels) {
+	for _, t := range x.affected.of(key, pod.Labels) {
 		if x.place(t, key, t.placeOfPod(pod)) {
 			x.changed(t)
 		}
@@ -403,7 +403,7 @@ func (x *Index) removePod(pod *corev1.Pod) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	key := podKey(pod)
-	for _, t := range slices.Clone(x.reach.counting[key]) {
+	for _, t := range slices.Clone(x.affected.counting[key]) {
 		if t.pods != nil && x.place(t, key, "") {
 			x.changed(t)
 		}
@@ -413,7 +413,7 @@ func (x *Index) removePod(pod *corev1.Pod) {
 func (x *Index) placeNode(node *corev1.Node) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	for t := range x.reach.nodes {
+	for t := range x.affected.nodes {
 		if t.place(node.Name, t.placeOfNode(node)) {
 			x.changed(t)
 		}
@@ -423,7 +423,7 @@ func (x *Index) placeNode(node *corev1.Node) {
 func (x *Index) removeNode(node *corev1.Node) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	for t := range x.reach.nodes {
+	for t := range x.affected.nodes {
 		if t.place(node.Name, "") {
 			x.changed(t)
 		}

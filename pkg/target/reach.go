@@ -1,111 +1,167 @@
 package target
 
 import (
+	"cmp"
+	"maps"
+	"net/netip"
 	"slices"
+	"strings"
 
-	"k8s.io/apimachinery/pkg/types"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
-// reach says which targets an event may change, so that thousands of targets
-// cost an event of a pod no more than those that its labels may choose.
+// reach is where a target can be reached.
 type reach struct {
-	pairs    map[pair]map[*Target]bool // choose pods, all with this label
-	anyPod   map[*Target]bool          // choose pods, not all with the same label
-	nodes    map[*Target]bool
-	services map[types.NamespacedName]map[*Target]bool
-	spaces   map[*Target]bool     // choose namespaces by label
-	counting map[string][]*Target // by key of a pod: those that count it
+	// endpoints has one replica for each node, by node name.
+	endpoints []endpoint
+	// port is a TCP port, 0 when none is known.
+	port uint16
+	// grace says that no replica is ready any more; there are no endpoints.
+	grace bool
 }
 
-func newReach() reach {
-	return reach{
-		pairs:    make(map[pair]map[*Target]bool),
-		anyPod:   make(map[*Target]bool),
-		nodes:    make(map[*Target]bool),
-		services: make(map[types.NamespacedName]map[*Target]bool),
-		spaces:   make(map[*Target]bool),
-		counting: make(map[string][]*Target),
+// endpoint is a replica with its addresses, at most one of each family.
+type endpoint struct {
+	node      string
+	addresses []netip.Addr
+}
+
+// reach is where the target at a place in the list can be reached. It is not
+// known before the handlers have synced. Of several replicas on a node the
+// first by name stands for all.
+func (x *Index) reach(at int) (r reach, known bool) {
+	t := x.configured[at]
+	x.mu.Lock()
+	known, r.grace = x.started, t.set.Grace
+	nodes := maps.Clone(t.node)
+	x.mu.Unlock()
+	if !known {
+		return reach{}, false
 	}
-}
-
-// add takes t up by its choice as it is now; remove before the choice changes.
-func (r *reach) add(t *Target) {
-	switch {
-	case t.nodes != nil:
-		r.nodes[t] = true
-		return
-	case t.service != nil:
-		insert(r.services, serviceName(t), t)
-		if t.pods.String() == "" { // chooses nothing
-			return
+	seen := make(map[string]bool, len(nodes))
+	for _, key := range slices.Sorted(maps.Keys(nodes)) {
+		node := nodes[key]
+		if seen[node] {
+			continue
+		}
+		addresses, port := x.replica(t, key)
+		r.port = cmp.Or(r.port, port)
+		if len(addresses) > 0 {
+			seen[node] = true
+			r.endpoints = append(r.endpoints, endpoint{node: node, addresses: addresses})
 		}
 	}
-	if label, ok := required(t.pods); ok {
-		insert(r.pairs, label, t)
-	} else {
-		r.anyPod[t] = true
-	}
-	if t.ofNamespace != nil && !t.ofNamespace.Empty() {
-		r.spaces[t] = true
-	}
+	slices.SortFunc(r.endpoints, func(a, b endpoint) int { return cmp.Compare(a.node, b.node) })
+	return r, true
 }
 
-func (r *reach) remove(t *Target) {
-	delete(r.nodes, t)
-	delete(r.anyPod, t)
-	delete(r.spaces, t)
-	if t.service != nil {
-		drop(r.services, serviceName(t), t)
+// replica is where the replica called key of a target can be reached: a node
+// at its internal addresses, a pod at its own and the target's port.
+func (x *Index) replica(t *Target, key string) (addresses []netip.Addr, port uint16) {
+	if t.nodes != nil {
+		node, err := x.nodes.Get(key)
+		if err != nil {
+			return nil, 0 // it has just gone, which the handler will hear of
+		}
+		var texts []string
+		for _, a := range node.Status.Addresses {
+			if a.Type == corev1.NodeInternalIP {
+				texts = append(texts, a.Address)
+			}
+		}
+		return oneOfEachFamily(texts), 0
 	}
-	if t.pods != nil {
-		if label, ok := required(t.pods); ok {
-			drop(r.pairs, label, t)
+	if isEndpoint(key) {
+		service, err := x.services.Services(t.service.Namespace).Get(t.service.Name)
+		if err != nil {
+			return nil, 0
+		}
+		return oneOfEachFamily([]string{strings.Trim(key, "[]")}), targetPort(service, &corev1.Pod{})
+	}
+	object, _, _ := x.pods.GetByKey(key) // the informer's store does not fail
+	pod, ok := object.(*corev1.Pod)
+	if !ok {
+		return nil, 0
+	}
+	var texts []string
+	for _, ip := range pod.Status.PodIPs {
+		texts = append(texts, ip.IP)
+	}
+	if t.service == nil {
+		return oneOfEachFamily(texts), firstTCPPort(pod)
+	}
+	service, err := x.services.Services(t.service.Namespace).Get(t.service.Name)
+	if err != nil {
+		return nil, 0
+	}
+	return oneOfEachFamily(texts), targetPort(service, pod)
+}
+
+func oneOfEachFamily(texts []string) (addresses []netip.Addr) {
+	var have4, have6 bool
+	for _, text := range texts {
+		a, err := netip.ParseAddr(text)
+		// What the API server takes for an endpoint.
+		if err != nil || !a.IsGlobalUnicast() || a.Zone() != "" {
+			continue
+		}
+		a = a.Unmap()
+		have := &have6
+		if a.Is4() {
+			have = &have4
+		}
+		if !*have {
+			*have = true
+			addresses = append(addresses, a)
 		}
 	}
+	return addresses
 }
 
-// of is the targets that may choose, or that count, the pod called key.
-func (r *reach) of(key string, labels map[string]string) []*Target {
-	targets := slices.Clone(r.counting[key])
-	for name, value := range labels {
-		for t := range r.pairs[pair{name, value}] {
-			targets = append(targets, t)
+// firstTCPPort is the first TCP port that the containers of a pod declare, 0
+// when there is none.
+func firstTCPPort(pod *corev1.Pod) uint16 {
+	for _, container := range pod.Spec.Containers {
+		for _, port := range container.Ports {
+			if isTCP(port.Protocol) {
+				return portNumber(port.ContainerPort)
+			}
 		}
 	}
-	for t := range r.anyPod {
-		targets = append(targets, t)
-	}
-	return targets
+	return 0
 }
 
-// note and forget say that t counts, or no longer, the pod called key.
-func (r *reach) note(t *Target, key string) {
-	if t.pods != nil && !slices.Contains(r.counting[key], t) {
-		r.counting[key] = append(r.counting[key], t)
+// targetPort is where the first TCP port of a Service leads to in a pod, 0 when
+// that is nowhere.
+func targetPort(service *corev1.Service, pod *corev1.Pod) uint16 {
+	for _, port := range service.Spec.Ports {
+		switch {
+		case !isTCP(port.Protocol):
+			continue
+		case port.TargetPort.Type == intstr.Int && port.TargetPort.IntVal == 0:
+			return portNumber(port.Port)
+		case port.TargetPort.Type == intstr.Int:
+			return portNumber(port.TargetPort.IntVal)
+		}
+		for _, container := range pod.Spec.Containers {
+			for _, p := range container.Ports {
+				if p.Name == port.TargetPort.StrVal && isTCP(p.Protocol) {
+					return portNumber(p.ContainerPort)
+				}
+			}
+		}
+		return 0
 	}
+	return 0
 }
 
-func (r *reach) forget(t *Target, key string) {
-	counting := r.counting[key]
-	i := slices.Index(counting, t)
-	switch {
-	case i < 0:
-	case len(counting) == 1:
-		delete(r.counting, key)
-	default:
-		r.counting[key] = slices.Delete(counting, i, i+1)
-	}
-}
+// An absent protocol is TCP (API reference).
+func isTCP(protocol corev1.Protocol) bool { return protocol == corev1.ProtocolTCP || protocol == "" }
 
-func insert[K comparable](m map[K]map[*Target]bool, key K, t *Target) {
-	if m[key] == nil {
-		m[key] = make(map[*Target]bool)
+func portNumber(port int32) uint16 {
+	if port < 1 || port > 65535 {
+		return 0
 	}
-	m[key][t] = true
-}
-
-func drop[K comparable](m map[K]map[*Target]bool, key K, t *Target) {
-	if delete(m[key], t); len(m[key]) == 0 {
-		delete(m, key)
-	}
+	return uint16(port)
 }

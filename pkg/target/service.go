@@ -35,11 +35,11 @@ func (x *Index) removeService(service *corev1.Service) { x.reselect(service, lab
 func (x *Index) reselect(service *corev1.Service, selector labels.Selector) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	for t := range x.reach.services[types.NamespacedName{Namespace: service.Namespace, Name: service.Name}] {
+	for t := range x.affected.services[types.NamespacedName{Namespace: service.Namespace, Name: service.Name}] {
 		if t.pods.String() != selector.String() {
-			x.reach.remove(t)
+			x.affected.remove(t)
 			t.pods = selector
-			x.reach.add(t)
+			x.affected.add(t)
 			x.recount(t)
 		}
 		x.watchIfUnselected(t)

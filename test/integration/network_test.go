@@ -73,7 +73,7 @@ func change(ctx context.Context, t *testing.T, s *sandbox.Sandbox, a, b string, 
 	t.Fatalf("the scenario has no link between %s and %s", a, b)
 }
 
-// What a firewall blocks is replaced by the next method within a few rounds, and what it lets through again is used again.
+// What a firewall blocks is replaced by the next method within three rounds, and what it lets through again is used again.
 func blockedMethodsAreReplaced(ctx context.Context, t *testing.T, s *sandbox.Sandbox) {
 	t.Helper()
 	const near, far = "hetzner", "gthost"
@@ -99,10 +99,8 @@ func blockedMethodsAreReplaced(ctx context.Context, t *testing.T, s *sandbox.San
 			return done, nil
 		})
 		t.Logf("%s: all %d pairs are measured by %s after %.1f s; the oldest value meanwhile was of %.1f s", step.name, len(pairs), step.want, time.Since(began).Seconds(), oldest.Seconds())
-		// Three rounds, and one more where the first burst that is lost is of
-		// full size, which is no reason to leave a method.
-		if limit := rounds(s, 4); oldest > limit {
-			t.Errorf("%s: a pair was not measured for %v: want at most four rounds, %v", step.name, oldest, limit)
+		if limit := rounds(s, 3); oldest > limit {
+			t.Errorf("%s: a pair was not measured for %v: want at most three rounds, %v", step.name, oldest, limit)
 		}
 	}
 	change(ctx, t, s, near, far, func(*scenario.Path) {})

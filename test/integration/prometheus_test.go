@@ -41,18 +41,23 @@ func TestRecordingRules(t *testing.T) {
 	}
 }
 
-// The tolerances between the agents' windows and what a Prometheus records of
-// their histograms. Both look at some 20 s, but not at the same: a packet that
-// was late is in one and may not be in the other. So a pair may be apart by as
-// much as such a packet makes, and the medians of half of the pairs, which no
-// such packet moves, must be as near as the buckets of factor 1.1 allow.
+// The tolerances between the medians of the agents' windows and of what a
+// Prometheus records of their histograms. Both look at some 20 s, but not at
+// the same, and the buckets are of factor 1.1.
 const (
 	anyPairShare, anyPairFloor     = 0.25, 250 * time.Microsecond
 	halfPairsShare, halfPairsFloor = 0.04, 25 * time.Microsecond
 	// agreementSamples are nearly as many as the agents' windows hold in the
 	// sandbox: 20 s of 4 probes every 2 s.
 	agreementSamples = 32
+	// agreementSpan is how far what is published may be behind the agents: a
+	// scrape, an evaluation and a read a second each, and one for this machine.
+	agreementSpan = 4 * time.Second
 )
+
+// clipSlack is what a clip that is known by the median of a window a little
+// later may change of a mean.
+func clipSlack(mean time.Duration) time.Duration { return mean / 50 }
 
 // within is whether two latencies are no more apart than a share of the first
 // or floor.
@@ -62,10 +67,13 @@ func within(a, b time.Duration, share float64, floor time.Duration) bool {
 
 func prometheusKnowsWhatAgentsKnow(ctx context.Context, t *testing.T, s *sandbox.Sandbox) {
 	t.Helper()
+	samples := listen(ctx, t, s)
 	foreign := startGoldpinger(t, s)
-	url := startPrometheus(ctx, t, s, foreign)
-
 	began := time.Now()
+	url := startPrometheus(ctx, t, s, foreign)
+	// Prometheus takes over its targets every five seconds.
+	scraped := span{began, time.Now().Add(5*time.Second + agreementSpan)} // for the first time
+
 	var fromPrometheus, fromAgents *latency.Matrix
 	pairs := len(s.Nodes) * (len(s.Nodes) - 1)
 	read := readPrometheus(ctx, t, url, configv1.PrometheusSource{}, s.NodeNames())
@@ -78,35 +86,45 @@ func prometheusKnowsWhatAgentsKnow(ctx context.Context, t *testing.T, s *sandbox
 				enough++
 			}
 		}
-		return enough == pairs && fromAgents.Pairs() == pairs, fmt.Errorf("%d of %d pairs have", enough, pairs)
+		// The agents' windows must lie within the time that samples are heard.
+		heard := time.Since(began) > s.Scenario.Probe.Window.Duration+2*agreementSpan
+		return heard && enough == pairs && fromAgents.Pairs() == pairs, fmt.Errorf("%d of %d pairs have", enough, pairs)
 	})
 	t.Logf("%d pairs after %.0f s", pairs, time.Since(began).Seconds())
 
-	near := make(map[string]int) // pairs, by statistic
+	// What was published when the other source was read is older than it.
+	until := func(m *latency.Matrix) span { return span{m.Taken().Add(-agreementSpan), m.Taken()} }
+	window := func(m *latency.Matrix) span {
+		begin := m.Taken().Add(-s.Scenario.Probe.Window.Duration)
+		return span{begin.Add(-agreementSpan), begin.Add(agreementSpan)}
+	}
+	near := 0 // pairs whose medians agree
 	for pair, ours := range fromAgents.All() {
 		theirs, ok := fromPrometheus.Measured(pair.Node, pair.Peer)
 		if !ok {
 			t.Errorf("%v is not in the matrix from Prometheus", pair)
 			continue
 		}
-		for _, v := range []struct {
-			name         string
-			ours, theirs time.Duration
-		}{{"mean", ours.Mean, theirs.Mean}, {"median", ours.P50, theirs.P50}} {
-			if within(v.ours, v.theirs, halfPairsShare, halfPairsFloor) {
-				near[v.name]++
-			}
-			if !within(v.ours, v.theirs, anyPairShare, anyPairFloor) {
-				t.Errorf("%s of %v is %v by the agent and %v by Prometheus", v.name, pair, v.ours, v.theirs)
-			}
+		clip := latency.ClipFactor * ours.P50
+		if low, high, ok := samples.Means(pair, window(fromAgents), until(fromAgents), clip); !ok || ours.Mean < low-clipSlack(low) || ours.Mean > high+clipSlack(high) {
+			t.Errorf("the mean of %v is %v by the agent, and %v to %v by its samples", pair, ours.Mean, low, high)
+		}
+		if low, high, ok := samples.Means(pair, scraped, until(fromPrometheus), latency.MaxRTT); !ok || theirs.Mean < low-time.Microsecond || theirs.Mean > high+time.Microsecond {
+			t.Errorf("the mean of %v is %v by Prometheus, and %v to %v by the agent's samples", pair, theirs.Mean, low, high)
+		}
+		if within(ours.P50, theirs.P50, halfPairsShare, halfPairsFloor) {
+			near++
+		}
+		if !within(ours.P50, theirs.P50, anyPairShare, anyPairFloor) {
+			t.Errorf("the median of %v is %v by the agent and %v by Prometheus", pair, ours.P50, theirs.P50)
 		}
 		if age := time.Since(theirs.Newest); age > 15*time.Second {
 			t.Errorf("%v is %v old by Prometheus: it is probed every 2 s and scraped every second", pair, age)
 		}
 	}
-	t.Logf("of %d pairs agree within %.0f %% or %v: %v", pairs, 100*halfPairsShare, halfPairsFloor, near)
-	if near["median"] < pairs/2 {
-		t.Errorf("of %d pairs only %v agree", pairs, near)
+	t.Logf("the medians of %d of %d pairs agree within %.0f %% or %v", near, pairs, 100*halfPairsShare, halfPairsFloor)
+	if near < pairs/2 {
+		t.Errorf("the medians of only %d of %d pairs agree", near, pairs)
 	}
 
 	// Only what is asked for is answered.

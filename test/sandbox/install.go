@@ -105,6 +105,8 @@ func (s *Sandbox) StartQdrant(ctx context.Context) ([]string, error) {
 			Template: corev1.PodTemplateSpec{
 				ObjectMeta: metav1.ObjectMeta{Labels: labels},
 				Spec: corev1.PodSpec{
+					// Its stand-in listens on the node's address.
+					HostNetwork: true,
 					Containers:  []corev1.Container{{Name: "qdrant", Image: "qdrant/qdrant", Ports: []corev1.ContainerPort{{Name: "http", ContainerPort: qdrantPort}}}},
 					Tolerations: []corev1.Toleration{{Operator: corev1.TolerationOpExists}},
 					Affinity:    OnNodes(s.Scenario.QdrantNodes()),

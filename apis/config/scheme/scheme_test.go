@@ -53,6 +53,7 @@ func defaults() *config.NetLatencyArgs {
 			Interval:  seconds(10),
 			Timeout:   seconds(3),
 		}},
+		TargetSlices:   config.TargetSlices{Namespace: "netlatency", Service: "netlatency-targets"},
 		StaleAfter:     seconds(120),
 		Statistic:      config.Statistic{TailWeight: 0.1, LossPenalty: seconds(0.2)},
 		Hysteresis:     config.Hysteresis{Ratio: 0.05, Floor: seconds(0.00005)},
@@ -86,6 +87,9 @@ const fullArgs = `
           port: web
           interval: 5s
           timeout: 900ms
+      targetSlices:
+        namespace: ""
+        service: near-to
       window: 2m
       staleAfter: 1m30s
       statistic:
@@ -144,6 +148,7 @@ func full() *config.NetLatencyArgs {
 			Interval:  seconds(5),
 			Timeout:   seconds(0.9),
 		}},
+		TargetSlices:   config.TargetSlices{Service: "near-to"},
 		Window:         seconds(120),
 		StaleAfter:     seconds(90),
 		Hysteresis:     config.Hysteresis{Ratio: 0.2, Floor: seconds(0.00025)},
@@ -243,12 +248,16 @@ func TestArgumentsInASchedulerConfiguration(t *testing.T) {
 	}}
 
 	fromPrometheus := defaults()
+	fromPrometheus.TargetSlices.Namespace = ""
 	fromPrometheus.Source = config.Source{Prometheus: defaultPrometheus("http://prometheus:9090")}
 	fromForeign := defaults()
+	fromForeign.TargetSlices.Namespace = "probes"
 	fromForeign.Source = config.Source{Prometheus: foreignPrometheus()}
 	fromFile := defaults()
+	fromFile.TargetSlices.Namespace = ""
 	fromFile.Source = config.Source{File: &config.FileSource{Path: "/matrix.jsonl", Interval: seconds(10)}}
 	fromOldFile := defaults()
+	fromOldFile.TargetSlices.Namespace = ""
 	fromOldFile.Source = config.Source{File: &config.FileSource{Path: "/matrix.jsonl.gz", Interval: seconds(60), Ageing: true}}
 
 	for _, c := range []struct {
@@ -257,7 +266,7 @@ func TestArgumentsInASchedulerConfiguration(t *testing.T) {
 		want *config.NetLatencyArgs
 	}{
 		{"a Prometheus is asked for what our rules record", withArgs("source: {prometheus: {address: http://prometheus:9090}}"), fromPrometheus},
-		{"everything about a Prometheus", withArgs(foreignYAML), fromForeign},
+		{"everything about a Prometheus", withArgs(foreignYAML, "targetSlices: {namespace: probes}"), fromForeign},
 		{"a file", withArgs("source: {file: {path: /matrix.jsonl}}"), fromFile},
 		{"everything about a file", withArgs("source: {file: {path: /matrix.jsonl.gz, interval: 1m, ageing: true}}"), fromOldFile},
 		{"a profile without pluginConfig has the defaults", header, defaults()},

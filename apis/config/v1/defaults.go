@@ -11,6 +11,7 @@ const (
 	DefaultAgentsNamespace = "netlatency"
 	DefaultAgentsService   = "netlatency-agent"
 	DefaultAgentsPort      = "http"
+	DefaultTargetsService  = "netlatency-targets"
 )
 
 // SetDefaults_NetLatencyArgs fills in what a user left out. It never overrides
@@ -41,6 +42,12 @@ func SetDefaults_NetLatencyArgs(args *NetLatencyArgs) { //nolint:revive // defau
 	if file := args.Source.File; file != nil {
 		setDuration(&file.Interval, 10*time.Second)
 	}
+	namespace := ""
+	if args.Source.Agents != nil {
+		namespace = args.Source.Agents.Namespace
+	}
+	setPointer(&args.TargetSlices.Namespace, namespace)
+	setString(&args.TargetSlices.Service, DefaultTargetsService)
 	setDuration(&args.Window, 0)
 	setDuration(&args.StaleAfter, 2*time.Minute)
 	setPointer(&args.Statistic.TailWeight, 0.1)

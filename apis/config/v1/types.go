@@ -14,6 +14,10 @@ type NetLatencyArgs struct {
 	// Source is where the latency matrix comes from. At most one member may be
 	// set. The default is agents with its own defaults.
 	Source Source `json:"source,omitzero"`
+	// TargetSlices is where the agents are told on which nodes targets run, so
+	// that these are measured from every node of a cluster that is too large
+	// to measure all.
+	TargetSlices TargetSlices `json:"targetSlices,omitzero"`
 	// Window is the span of time that a pair's statistics cover, up to 1h.
 	// Agents are asked for it and give at most what they keep. The default, 0s,
 	// is the agents' own window.
@@ -183,6 +187,19 @@ type AgentsSource struct {
 	// Timeout bounds the read of one agent, from 100ms to the interval. The
 	// default is 3s, or the interval where that is shorter.
 	Timeout *metav1.Duration `json:"timeout,omitempty"`
+}
+
+// TargetSlices are the EndpointSlices that tell the agents on which nodes the
+// targets run that rules name, 500 nodes at most.
+type TargetSlices struct {
+	// Namespace is that of the agents. The default is that of source.agents,
+	// and with another source none. Empty, nobody is told.
+	Namespace *string `json:"namespace,omitempty"`
+	// Service is the name of the Service that the EndpointSlices give as
+	// theirs, and of the Lease of who writes them; there is no such Service.
+	// Agents look for it by their flag --targets-service. The default is
+	// netlatency-targets.
+	Service string `json:"service,omitempty"`
 }
 
 // Statistic makes one latency out of the distribution of a pair's round trips:

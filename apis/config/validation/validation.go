@@ -43,6 +43,7 @@ var unknownPolicies = []config.UnknownPolicy{config.UnknownAllow, config.Unknown
 func ValidateNetLatencyArgs(path *field.Path, args *config.NetLatencyArgs) field.ErrorList {
 	var faults field.ErrorList
 	faults = append(faults, validateSource(path.Child("source"), args.Source)...)
+	faults = append(faults, validateTargetSlices(path.Child("targetSlices"), args.TargetSlices, args.Source.Agents)...)
 	faults = append(faults, validateDuration(path.Child("window"), args.Window, 0, time.Hour)...)
 	faults = append(faults, validateStaleAfter(path.Child("staleAfter"), args.StaleAfter, args.Source)...)
 
@@ -109,6 +110,19 @@ func validateAgents(path *field.Path, agents *config.AgentsSource) field.ErrorLi
 	faults = append(faults, validateName(path.Child("service"), agents.Service, contentvalidation.IsDNS1123Label)...)
 	faults = append(faults, validateName(path.Child("port"), agents.Port, contentvalidation.IsValidPortName)...)
 	return append(faults, validateTimes(path, agents.Interval, agents.Timeout)...)
+}
+
+// validateTargetSlices is for slices beside the agents' own.
+func validateTargetSlices(path *field.Path, slices config.TargetSlices, agents *config.AgentsSource) field.ErrorList {
+	if slices.Namespace == "" {
+		return nil // nobody is told
+	}
+	faults := validateName(path.Child("namespace"), slices.Namespace, contentvalidation.IsDNS1123Label)
+	faults = append(faults, validateName(path.Child("service"), slices.Service, contentvalidation.IsDNS1123Label)...)
+	if agents != nil && slices.Service == agents.Service && slices.Namespace == agents.Namespace {
+		faults = append(faults, field.Invalid(path.Child("service"), slices.Service, "must not be the agents' own Service: targets would be taken for agents"))
+	}
+	return faults
 }
 
 // validateTimes is of a source that reads over the network.

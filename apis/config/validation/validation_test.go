@@ -75,6 +75,15 @@ func TestFaultsAreNamedWithTheirPlace(t *testing.T) {
 			a.Targets[0].Quantile, a.Targets[1].Quantile, a.Targets[2].Quantile = new(0.5), new(0.9), new(0.99)
 			a.Rules[0].PodSelector = &metav1.LabelSelector{}
 		}, nil},
+		{"targets that would be taken for agents", func(a *config.NetLatencyArgs) { a.TargetSlices.Service = a.Source.Agents.Service }, []string{
+			`args.targetSlices.service: Invalid value: "netlatency-agent": must not be the agents' own Service: targets would be taken for agents`,
+		}},
+		{"target slices that cannot be", func(a *config.NetLatencyArgs) {
+			a.TargetSlices = config.TargetSlices{Namespace: "Net Latency"}
+		}, []string{
+			`args.targetSlices.namespace: Invalid value: "Net Latency": ` + notALabel,
+			"args.targetSlices.service: Required value: must not be empty",
+		}},
 		{"no source", func(a *config.NetLatencyArgs) { a.Source.Agents = nil }, []string{
 			"args.source: Required value: must have one of agents, prometheus and file",
 		}},

@@ -127,7 +127,9 @@ var (
 	targetNodes     = desc("netlatency_target_nodes", "Nodes on which a target runs.", "target")
 	targetCoverage  = desc("netlatency_target_coverage_nodes", "Nodes by what their latency to a target rests on: unknown, group, reverse, measured or local.", "target", "basis")
 	targetsKept     = desc("netlatency_targets", "Targets that are kept current, also of pods' own annotations; empty is those of them that run nowhere.", "state")
-	allDescriptions = []*metrics.Desc{matrixAge, matrixPairs, sourceAgents, sourceFailures, droppedRows, discoveryErrors, roundDuration, lastSuccess, targetReplicas, targetNodes, targetCoverage, targetsKept}
+	targetLeftOut   = desc("netlatency_target_nodes_left_out", "Nodes on which targets run that the agents are not told of, because there are more than 500. Of the replica that tells them.")
+	targetFailures  = desc("netlatency_target_slices_failures_total", "Failed requests of what tells the agents on which nodes targets run.")
+	allDescriptions = []*metrics.Desc{matrixAge, matrixPairs, sourceAgents, sourceFailures, droppedRows, discoveryErrors, roundDuration, lastSuccess, targetReplicas, targetNodes, targetCoverage, targetsKept, targetLeftOut, targetFailures}
 )
 
 func desc(name, help string, labels ...string) *metrics.Desc {
@@ -184,6 +186,11 @@ func (p *NetLatency) collect(ch chan<- metrics.Metric) {
 	}
 	for reason, count := range stats.Dropped {
 		send(droppedRows, metrics.CounterValue, float64(count), kind, string(reason))
+	}
+	if p.publisher != nil {
+		stats := p.publisher.Stats()
+		send(targetLeftOut, metrics.GaugeValue, float64(stats.LeftOut))
+		send(targetFailures, metrics.CounterValue, float64(stats.Failures))
 	}
 	for i, set := range p.targets.Sets() {
 		if p.targets.Configured(i) == nil {

@@ -48,7 +48,9 @@ type NetLatency struct {
 	feed    *feed
 	handle  fwk.Handle
 	pods    corelisters.PodLister
-	nodes   corelisters.NodeLister
+	// publisher tells the agents where targets run; nil when nobody is told.
+	publisher *target.Publisher
+	nodes     corelisters.NodeLister
 	// nodesSynced is whether the handler for nodes has seen all of the start.
 	nodesSynced cache.InformerSynced
 	clock       clock.Clock
@@ -86,7 +88,7 @@ func New() frameworkruntime.PluginFactory {
 }
 
 func newFactory(open opener, clock clock.Clock) frameworkruntime.PluginFactory {
-	feeds := &feeds{open: open}
+	feeds, publishers := &feeds{open: open}, &publishers{}
 	return func(ctx context.Context, object runtime.Object, handle fwk.Handle) (fwk.Plugin, error) {
 		args, ok := object.(*config.NetLatencyArgs)
 		if !ok {
@@ -95,14 +97,14 @@ func newFactory(open opener, clock clock.Clock) frameworkruntime.PluginFactory {
 		if err := validation.ValidateNetLatencyArgs(nil, args).ToAggregate(); err != nil {
 			return nil, fmt.Errorf("NetLatencyArgs of profile %q: %w", handle.ProfileName(), err)
 		}
-		return newPlugin(ctx, args, handle, feeds, clock)
+		return newPlugin(ctx, args, handle, feeds, publishers, clock)
 	}
 }
 
 // newPlugin prepares the plugin of one profile and starts what keeps it
 // current, which ends with ctx. The scheduler gives a context that lasts as
 // long as it does, and starts the informers later.
-func newPlugin(ctx context.Context, args *config.NetLatencyArgs, handle fwk.Handle, feeds *feeds, clock clock.Clock) (*NetLatency, error) {
+func newPlugin(ctx context.Context, args *config.NetLatencyArgs, handle fwk.Handle, feeds *feeds, publishers *publishers, clock clock.Clock) (*NetLatency, error) {
 	factory := handle.SharedInformerFactory()
 	if factory == nil {
 		return nil, errors.New("the scheduler has no informers: NetLatency needs pods and nodes")
@@ -141,6 +143,9 @@ func newPlugin(ctx context.Context, args *config.NetLatencyArgs, handle fwk.Hand
 	}
 	ctx = klog.NewContext(ctx, klog.FromContext(ctx).WithValues("plugin", Name, "profile", handle.ProfileName()))
 	if p.feed, err = feeds.subscribe(ctx, args, handle.ClientSet(), targets.Nodes, p.metrics, p.wake); err != nil {
+		return nil, err
+	}
+	if p.publisher, err = publishers.follow(ctx, p, handle.ClientSet()); err != nil {
 		return nil, err
 	}
 	publishMetrics(ctx, p)

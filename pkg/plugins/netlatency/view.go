@@ -213,7 +213,7 @@ func (p *NetLatency) renew() *view {
 	// wait for the estimates.
 	if before := p.view.Load(); before != nil {
 		for _, statistic := range before.statistics() {
-			v.estimatesBy(statistic)
+			v.estimates[statistic] = before.estimatesBy(statistic).Next(v.matrix, statistic, v.staleAfter, v.groups, v.made)
 		}
 	}
 	for i := range p.rules {

@@ -12,6 +12,13 @@ names anyway, and the CLI looks for these. */}}
 {{- include "netlatency.fullname" . }}-scheduler
 {{- end -}}
 
+{{/* The Service name of the EndpointSlices in which the scheduler tells the
+agents where targets are, and the name of its Lease for that. */}}
+{{- define "netlatency.targets" -}}
+{{- $given := get .Values.scheduler.args "targetSlices" | default dict -}}
+{{- get $given "service" | default (printf "%s-targets" (include "netlatency.fullname" .)) -}}
+{{- end -}}
+
 {{/* What never changes in the life of a release. Takes a dict: root, component. */}}
 {{- define "netlatency.selectorLabels" -}}
 app.kubernetes.io/name: netlatency
@@ -63,6 +70,7 @@ capabilities:
     "apiVersion" "kubescheduler.config.k8s.io/v1"
     "kind" "NetLatencyArgs"
     "source" $source
+    "targetSlices" (dict "namespace" (dig "agents" "namespace" .Release.Namespace $given) "service" (include "netlatency.targets" .))
     "targets" .Values.targets -}}
 {{- with .Values.rules -}}
 {{- $_ := set $args "rules" . -}}
