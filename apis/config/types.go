@@ -40,6 +40,9 @@ type NetLatencyArgs struct {
 	// pod counts, and a pod that none matches has no targets. With no rules at
 	// all every pod wants every target.
 	Rules []Rule
+	// AnnotatePlacement writes onto each pod, as it is bound, why it is where
+	// it is.
+	AnnotatePlacement bool
 }
 
 // Source is where the latency matrix comes from. Exactly one member is set.
@@ -212,6 +215,16 @@ const (
 	AggregationWorst Aggregation = "Worst"
 )
 
+// UnknownPolicy is what a limit does with a latency that is unknown.
+type UnknownPolicy string
+
+const (
+	// UnknownAllow admits the node: the limit holds as far as is known.
+	UnknownAllow UnknownPolicy = "Allow"
+	// UnknownReject keeps pods off the node until it is known to be near.
+	UnknownReject UnknownPolicy = "Reject"
+)
+
 // Target is something that pods may want to be near. Exactly one of Pods,
 // Nodes and Service is set.
 type Target struct {
@@ -228,6 +241,12 @@ type Target struct {
 	// round trips the latency instead of the profile's statistic. Nil is the
 	// profile's statistic.
 	Quantile *float64
+	// MaxRTT keeps pods off nodes that are farther from the target, by its
+	// aggregated latency, as scores are. Nil is no limit.
+	MaxRTT *metav1.Duration
+	// WhenUnknown says what becomes of nodes from which the latency is unknown,
+	// if there is a MaxRTT.
+	WhenUnknown UnknownPolicy
 
 	Pods    *PodsTarget
 	Nodes   *NodesTarget
@@ -238,8 +257,14 @@ type Target struct {
 type PodsTarget struct {
 	// LabelSelector chooses pods. It may not be empty.
 	LabelSelector *metav1.LabelSelector
-	// Namespaces are where to look; empty is all namespaces.
-	Namespaces []string
+	// Namespaces are where to look, with those that NamespaceSelector chooses.
+	// With neither these are all namespaces; or the pod's own, if there are
+	// MatchLabelKeys.
+	Namespaces        []string
+	NamespaceSelector *metav1.LabelSelector
+	// MatchLabelKeys are labels of which the target's pods have the values that
+	// the pod has that is placed. Labels that it lacks are left out.
+	MatchLabelKeys []string
 }
 
 // NodesTarget is the nodes that all given conditions choose. At least one is
@@ -252,7 +277,8 @@ type NodesTarget struct {
 	Resource string
 }
 
-// ServiceTarget is the ready pods that the selector of a Service chooses.
+// ServiceTarget is the ready pods that the selector of a Service chooses; for
+// a Service without a selector the nodes that its EndpointSlices name.
 type ServiceTarget struct {
 	Namespace string
 	Name      string

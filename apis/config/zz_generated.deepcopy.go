@@ -180,6 +180,16 @@ func (in *PodsTarget) DeepCopyInto(out *PodsTarget) {
 		*out = make([]string, len(*in))
 		copy(*out, *in)
 	}
+	if in.NamespaceSelector != nil {
+		in, out := &in.NamespaceSelector, &out.NamespaceSelector
+		*out = new(v1.LabelSelector)
+		(*in).DeepCopyInto(*out)
+	}
+	if in.MatchLabelKeys != nil {
+		in, out := &in.MatchLabelKeys, &out.MatchLabelKeys
+		*out = make([]string, len(*in))
+		copy(*out, *in)
+	}
 	return
 }
 
@@ -337,6 +347,11 @@ func (in *Target) DeepCopyInto(out *Target) {
 	if in.Quantile != nil {
 		in, out := &in.Quantile, &out.Quantile
 		*out = new(float64)
+		**out = **in
+	}
+	if in.MaxRTT != nil {
+		in, out := &in.MaxRTT, &out.MaxRTT
+		*out = new(v1.Duration)
 		**out = **in
 	}
 	if in.Pods != nil {

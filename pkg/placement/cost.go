@@ -19,11 +19,13 @@ type Costs struct {
 	missing []string
 	cost    []time.Duration
 	known   int
+	best    int // the node with the lowest cost; -1 while none is known
+	limits  limits
 }
 
 // NewCosts adds up what the pod's targets say, each computed for nodes.
 func NewCosts(nodes *Nodes, targets []*Latencies) *Costs {
-	c := &Costs{nodes: nodes, cost: make([]time.Duration, nodes.Len())}
+	c := &Costs{nodes: nodes, cost: make([]time.Duration, nodes.Len()), best: -1, limits: newLimits(nodes, targets)}
 	var weights time.Duration
 	for _, t := range targets {
 		if len(t.target.Replicas) == 0 {
@@ -35,8 +37,12 @@ func NewCosts(nodes *Nodes, targets []*Latencies) *Costs {
 	}
 	for i := range c.cost {
 		c.cost[i] = c.sum(i, weights)
-		if c.cost[i] != Unknown {
-			c.known++
+		if c.cost[i] == Unknown {
+			continue
+		}
+		c.known++
+		if c.best < 0 || c.cost[i] < c.cost[c.best] {
+			c.best = i
 		}
 	}
 	return c

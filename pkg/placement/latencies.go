@@ -38,6 +38,11 @@ type Target struct {
 	Weight      int
 	Aggregation Aggregation
 	Replicas    []Replica
+	// MaxRTT is the largest latency from a node that a pod may go to; 0 is no
+	// limit.
+	MaxRTT time.Duration
+	// RejectUnknown extends MaxRTT to nodes from which the latency is unknown.
+	RejectUnknown bool
 }
 
 // Latencies is the latency from every node to one target. It is immutable.
@@ -45,6 +50,7 @@ type Latencies struct {
 	target   Target
 	latency  []time.Duration // by node; Unknown where it is
 	basis    []latency.Basis // by node; the weakest that the latency rests on
+	byBasis  [latency.Local + 1]int
 	informed bool
 }
 
@@ -69,6 +75,7 @@ func NewLatencies(nodes *Nodes, target Target, estimates *latency.Estimator) *La
 	}
 	for i, s := range sums {
 		l.latency[i], l.basis[i] = s.aggregated(target.Aggregation)
+		l.byBasis[l.basis[i]]++
 		l.informed = l.informed || s.informed
 	}
 	return l
@@ -118,6 +125,9 @@ func (l *Latencies) Target() Target { return l.target }
 // At is the latency from node i and the weakest basis that it rests on;
 // Unknown, both, where it is.
 func (l *Latencies) At(i int) (time.Duration, latency.Basis) { return l.latency[i], l.basis[i] }
+
+// ByBasis is the number of nodes of which the latency rests on basis.
+func (l *Latencies) ByBasis(basis latency.Basis) int { return l.byBasis[basis] }
 
 // Informed reports whether any pair of nodes is known. Without that only a
 // replica's own node has a latency, 0 by definition, which is no ground to

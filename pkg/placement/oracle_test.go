@@ -25,6 +25,8 @@ type worldTarget struct {
 	weight      int
 	aggregation placement.Aggregation
 	replicas    []string // a node for each replica
+	limit       time.Duration
+	reject      bool // what is unknown
 }
 
 func generate(r *rand.Rand) world {
@@ -50,6 +52,11 @@ func generate(r *rand.Rand) world {
 			weight:      1 + r.IntN(5),
 			aggregation: []placement.Aggregation{placement.Mean, placement.Nearest, placement.Worst}[r.IntN(3)],
 		}
+		if r.IntN(3) == 0 {
+			// Halfway between two values, where rounding decides nothing.
+			t.limit = time.Duration(r.IntN(values))*137*time.Microsecond + 68*time.Microsecond
+			t.reject = r.IntN(2) == 0
+		}
 		for range r.IntN(6) {
 			t.replicas = append(t.replicas, w.nodes[r.IntN(len(w.nodes))])
 		}
@@ -74,34 +81,57 @@ func (w world) latency(from, to string) (float64, bool) {
 	return 0, false
 }
 
+// to is the latency from node to all replicas of t, aggregated.
+func (w world) to(node string, t worldTarget) (float64, bool) {
+	var known []float64
+	for _, replica := range t.replicas {
+		if l, ok := w.latency(node, replica); ok {
+			known = append(known, l)
+		}
+	}
+	if len(known) == 0 || float64(len(known))/float64(len(t.replicas)) < 0.5 {
+		return 0, false
+	}
+	var total float64
+	least, most := math.Inf(1), math.Inf(-1)
+	for _, l := range known {
+		total += l
+		least, most = math.Min(least, l), math.Max(most, l)
+	}
+	return map[placement.Aggregation]float64{
+		placement.Mean: total / float64(len(known)), placement.Nearest: least, placement.Worst: most,
+	}[t.aggregation], true
+}
+
 func (w world) cost(node string) (float64, bool) {
 	var sum, weights float64
 	for _, t := range w.targets {
 		if len(t.replicas) == 0 {
 			continue
 		}
-		var known []float64
-		for _, replica := range t.replicas {
-			if l, ok := w.latency(node, replica); ok {
-				known = append(known, l)
-			}
-		}
-		if len(known) == 0 || float64(len(known))/float64(len(t.replicas)) < 0.5 {
+		value, ok := w.to(node, t)
+		if !ok {
 			return 0, false
 		}
-		var total float64
-		least, most := math.Inf(1), math.Inf(-1)
-		for _, l := range known {
-			total += l
-			least, most = math.Min(least, l), math.Max(most, l)
-		}
-		value := map[placement.Aggregation]float64{
-			placement.Mean: total / float64(len(known)), placement.Nearest: least, placement.Worst: most,
-		}[t.aggregation]
 		sum += float64(t.weight) * value
 		weights += float64(t.weight)
 	}
 	return sum / weights, weights > 0
+}
+
+// refusal is the target that keeps a pod off the node, -1 if none does.
+func (w world) refusal(node string) (target int, isUnknown bool) {
+	for i, t := range w.targets {
+		value, ok := w.to(node, t)
+		switch {
+		case t.limit == 0:
+		case !ok && t.reject:
+			return i, true
+		case ok && math.Floor(value) > float64(t.limit):
+			return i, false
+		}
+	}
+	return -1, false
 }
 
 func (w world) scores() (map[string]float64, map[string]float64) {
@@ -149,7 +179,7 @@ func (w world) costs() *placement.Costs {
 		for node, n := range count {
 			rs = append(rs, placement.Replica{Node: node, Count: n})
 		}
-		targets = append(targets, placement.Target{Weight: t.weight, Aggregation: t.aggregation, Replicas: rs})
+		targets = append(targets, placement.Target{Weight: t.weight, Aggregation: t.aggregation, Replicas: rs, MaxRTT: t.limit, RejectUnknown: t.reject})
 	}
 	return costs(w.nodes, estimates, targets...)
 }
@@ -157,6 +187,7 @@ func (w world) costs() *placement.Costs {
 func TestScoresAgreeWithTheDefinition(t *testing.T) {
 	const clusters = 10_000
 	unknown, ties := 0, 0
+	refused := map[bool]int{} // by whether the latency was unknown
 	for seed := range uint64(clusters) {
 		w := generate(rand.New(rand.NewPCG(seed, 1)))
 		c := w.costs()
@@ -169,6 +200,16 @@ func TestScoresAgreeWithTheDefinition(t *testing.T) {
 		// the sum.
 		slack := float64(len(w.targets) + 1)
 		got := map[string]int64{}
+		for _, node := range append(w.nodes, "elsewhere") {
+			target, isUnknown := c.Verdict(node).Refusal()
+			wantTarget, wantUnknown := w.refusal(node)
+			if target != wantTarget || isUnknown != wantUnknown {
+				t.Fatalf("cluster %d: %s is refused by target %d (unknown: %t), want %d (%t)\n%+v", seed, node, target, isUnknown, wantTarget, wantUnknown, w)
+			}
+			if target >= 0 {
+				refused[isUnknown]++
+			}
+		}
 		for _, node := range w.nodes {
 			cost := c.Of(node)
 			got[node] = w.band.Score(cost, best)
@@ -204,6 +245,9 @@ func TestScoresAgreeWithTheDefinition(t *testing.T) {
 				}
 			}
 		}
+	}
+	if refused[true] < clusters || refused[false] < clusters {
+		t.Errorf("the generator makes too few refusals to test them: %v by what is unknown", refused)
 	}
 	if unknown < clusters || ties < clusters {
 		t.Errorf("the generator makes too few unknown nodes (%d) or ties (%d) to test them", unknown, ties)

@@ -1,6 +1,7 @@
 package target
 
 import (
+	"context"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -86,6 +87,17 @@ func service(name string, selector map[string]string) *corev1.Service {
 	}
 }
 
+func namespace(name, key, value string) *corev1.Namespace {
+	return &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{key: value}}}
+}
+
+// inTeams is qdrantPods in namespaces of team search, and in those given.
+func inTeams(namespaces ...string) config.Target {
+	t := qdrantPods(namespaces...)
+	t.Pods.NamespaceSelector = &metav1.LabelSelector{MatchLabels: map[string]string{"team": "search"}}
+	return t
+}
+
 func qdrantPods(namespaces ...string) config.Target {
 	return config.Target{Name: "qdrant", Pods: &config.PodsTarget{
 		LabelSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "qdrant"}},
@@ -107,15 +119,15 @@ type still struct {
 	*Index
 	clock   *clocktesting.FakeClock
 	factory informers.SharedInformerFactory
+	client  *fake.Clientset
+	ctx     context.Context
 }
 
 func newStill(tb testing.TB, targets ...config.Target) *still {
 	tb.Helper()
-	s := &still{
-		clock:   clocktesting.NewFakeClock(metav1.Now().Time),
-		factory: informers.NewSharedInformerFactory(fake.NewClientset(), 0),
-	}
-	index, err := NewIndex(targets, s.factory, s.clock)
+	s := &still{clock: clocktesting.NewFakeClock(metav1.Now().Time), client: fake.NewClientset(), ctx: tb.Context()}
+	s.factory = informers.NewSharedInformerFactory(s.client, 0)
+	index, err := NewIndex(targets, s.factory, s.client, s.clock)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -130,6 +142,8 @@ func (s *still) store(object runtime.Object) cache.Store {
 		return core.Pods().Informer().GetStore()
 	case *corev1.Node:
 		return core.Nodes().Informer().GetStore()
+	case *corev1.Namespace:
+		return core.Namespaces().Informer().GetStore()
 	default:
 		return core.Services().Informer().GetStore()
 	}
@@ -154,6 +168,8 @@ func (s *still) put(objects ...runtime.Object) {
 			s.placeNode(o)
 		case *corev1.Service:
 			s.placeService(o)
+		case *corev1.Namespace:
+			s.placeNamespace(o)
 		}
 	}
 }
@@ -170,9 +186,14 @@ func (s *still) remove(objects ...runtime.Object) {
 			s.removeNode(o)
 		case *corev1.Service:
 			s.removeService(o)
+		case *corev1.Namespace:
+			s.removeNamespace(o)
 		}
 	}
 }
+
+// begin is start with the test's context.
+func (s *still) begin() { s.start(s.ctx) }
 
 // counts is a set as nodes and how many replicas they have.
 func counts(set *Set) map[string]int {

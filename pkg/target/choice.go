@@ -1,11 +1,14 @@
 package target
 
 import (
+	"encoding/json"
 	"fmt"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/selection"
 	"k8s.io/apimachinery/pkg/util/sets"
 
 	"github.com/netlatency/netlatency/apis/config"
@@ -13,11 +16,12 @@ import (
 
 // choice is the compiled form of a target: which objects it chooses.
 type choice struct {
-	pods       labels.Selector       // nil unless pods are chosen
-	namespaces sets.Set[string]      // of the pods; empty is all
-	service    *config.ServiceTarget // gives pods their selector, and namespaces its own
-	nodes      labels.Selector       // nil unless nodes are chosen
-	resource   corev1.ResourceName   // that the nodes have; empty is no condition
+	pods        labels.Selector       // nil unless pods are chosen
+	namespaces  sets.Set[string]      // of the pods
+	ofNamespace labels.Selector       // of the pods, besides; nil chooses none
+	service     *config.ServiceTarget // gives pods their selector, and namespaces its own
+	nodes       labels.Selector       // nil unless nodes are chosen
+	resource    corev1.ResourceName   // that the nodes have; empty is no condition
 }
 
 func newChoice(t config.Target) (choice, error) {
@@ -27,7 +31,16 @@ func newChoice(t config.Target) (choice, error) {
 		if err != nil {
 			return choice{}, fmt.Errorf("target %q: pods: labelSelector: %w", t.Name, err)
 		}
-		return choice{pods: selector, namespaces: sets.New(t.Pods.Namespaces...)}, nil
+		c := choice{pods: selector, namespaces: sets.New(t.Pods.Namespaces...)}
+		switch {
+		case t.Pods.NamespaceSelector != nil:
+			if c.ofNamespace, err = metav1.LabelSelectorAsSelector(t.Pods.NamespaceSelector); err != nil {
+				return choice{}, fmt.Errorf("target %q: pods: namespaceSelector: %w", t.Name, err)
+			}
+		case len(t.Pods.Namespaces) == 0:
+			c.ofNamespace = labels.Everything()
+		}
+		return c, nil
 	case t.Service != nil:
 		return choice{pods: labels.Nothing(), namespaces: sets.New(t.Service.Namespace), service: t.Service}, nil
 	case t.Nodes != nil:
@@ -43,9 +56,55 @@ func newChoice(t config.Target) (choice, error) {
 	return choice{}, fmt.Errorf("target %q chooses nothing: set one of pods, nodes and service", t.Name)
 }
 
+// For is t as pod wants it: instead of labels to share with the pod it has the
+// pod's values of them, and the pod's namespace where none is given. A target
+// that is the same for every pod is returned as it is.
+func For(t config.Target, pod *corev1.Pod) config.Target {
+	if t.Pods == nil || len(t.Pods.MatchLabelKeys) == 0 {
+		return t
+	}
+	pods := t.Pods.DeepCopy()
+	for _, key := range pods.MatchLabelKeys {
+		if value, ok := pod.Labels[key]; ok {
+			pods.LabelSelector.MatchExpressions = append(pods.LabelSelector.MatchExpressions,
+				metav1.LabelSelectorRequirement{Key: key, Operator: metav1.LabelSelectorOpIn, Values: []string{value}})
+		}
+	}
+	pods.MatchLabelKeys = nil
+	if len(pods.Namespaces) == 0 && pods.NamespaceSelector == nil {
+		pods.Namespaces = []string{pod.Namespace}
+	}
+	t.Pods = pods
+	return t
+}
+
+// keyOf tells choices apart, whatever else the configuration says of a target.
+func keyOf(t config.Target) (string, error) {
+	key, err := json.Marshal([]any{t.Pods, t.Nodes, t.Service})
+	return string(key), err
+}
+
+// pair is a label with its value.
+type pair struct{ key, value string }
+
+// required is a label that selector demands with one value, so that only pods
+// with that label need be looked at.
+func required(selector labels.Selector) (pair, bool) {
+	requirements, _ := selector.Requirements()
+	for _, r := range requirements {
+		switch r.Operator() {
+		case selection.Equals, selection.DoubleEquals, selection.In:
+			if values := r.ValuesUnsorted(); len(values) == 1 {
+				return pair{r.Key(), values[0]}, true
+			}
+		}
+	}
+	return pair{}, false
+}
+
 // placeOfPod is the node on which pod is a replica of the target, or empty.
-func (c choice) placeOfPod(pod *corev1.Pod) string {
-	if c.pods == nil || !ready(pod) || len(c.namespaces) > 0 && !c.namespaces.Has(pod.Namespace) || !c.pods.Matches(labels.Set(pod.Labels)) {
+func (t *Target) placeOfPod(pod *corev1.Pod) string {
+	if t.pods == nil || !ready(pod) || !t.inNamespace(pod.Namespace) || !t.pods.Matches(labels.Set(pod.Labels)) {
 		return ""
 	}
 	return pod.Spec.NodeName
@@ -57,12 +116,8 @@ func ready(pod *corev1.Pod) bool {
 	if pod.Spec.NodeName == "" || pod.DeletionTimestamp != nil || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
 		return false
 	}
-	for _, condition := range pod.Status.Conditions {
-		if condition.Type == corev1.PodReady {
-			return condition.Status == corev1.ConditionTrue
-		}
-	}
-	return false
+	i := slices.IndexFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool { return c.Type == corev1.PodReady })
+	return i >= 0 && pod.Status.Conditions[i].Status == corev1.ConditionTrue
 }
 
 // placeOfNode is the node's own name if it is chosen, or empty.

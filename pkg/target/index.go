@@ -3,13 +3,14 @@ package target
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
 	corelisters "k8s.io/client-go/listers/core/v1"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/utils/clock"
@@ -22,88 +23,108 @@ import (
 // moment, must not let the pods that are placed meanwhile go anywhere.
 const Grace = time.Minute
 
-// Index keeps the sets of a list of targets current. The informers' handlers
-// change it under mu; readers load published, and are never in their way.
+// Index keeps the sets of targets current: of those of the configuration, and
+// of those that are followed while somebody wants them. The informers'
+// handlers change it under mu; readers load what a Target has published, and
+// are never in their way.
 type Index struct {
-	clock     clock.Clock
-	pods      corelisters.PodLister
-	nodes     corelisters.NodeLister
-	services  corelisters.ServiceLister // nil without a Service among the targets
-	hasSynced []cache.InformerSynced    // of the handlers
-	choices   []choice
-	ending    chan struct{} // a grace period has begun
+	clock      clock.Clock
+	client     kubernetes.Interface // for EndpointSlices
+	pods       cache.Indexer        // with an index by namespace
+	nodes      corelisters.NodeLister
+	services   corelisters.ServiceLister
+	namespaces corelisters.NamespaceLister
+	hasSynced  []cache.InformerSynced // of the handlers
+	configured []*Target              // by place; nil for one that differs from pod to pod
+	ending     chan struct{}          // a grace period has begun
+	moved      []chan<- struct{}
 
-	mu      sync.Mutex
-	tracks  []*track
-	started bool // sets are made and published
-	// published holds, after the handlers have synced, the current set of each
-	// target, by its place in the list.
-	published atomic.Pointer[[]*Set]
+	mu       sync.Mutex
+	ctx      context.Context // of Run, for watches; nil before it has started
+	started  bool            // sets are made and published
+	targets  map[string]*Target
+	affected affected
+	watches  int // of EndpointSlices
 }
 
-// track is one target as the handlers know it.
-type track struct {
-	choice // its own: the selector of a Service comes and goes
+// Target is one target that an Index keeps current.
+type Target struct {
+	index *Index
+	key   string
+	choice
+	published published
+
+	// The rest is the index's, under its mu.
+	users  int
+	filled bool
 	members
+	selected map[string]bool // namespaces that ofNamespace chooses
 	set      *Set
 	graceEnd time.Time // zero unless set.Grace
+	watch    *watch    // of EndpointSlices, nil without
 }
 
-// NewIndex registers handlers for what targets need with the informers of
-// factory, which the caller starts: pods or nodes or services, never
-// EndpointSlices, which a scheduler's ClusterRole may not list; an informer
-// that cannot sync would keep the scheduler from starting. Run makes the
-// sets current. It fails for a target that chooses nothing and for a selector
-// that cannot be.
-func NewIndex(targets []config.Target, factory informers.SharedInformerFactory, clock clock.Clock) (*Index, error) {
-	x := &Index{clock: clock, ending: make(chan struct{}, 1)}
-	var pods, nodes, services bool
+// NewIndex registers handlers for pods, nodes, Services and namespaces with
+// the informers of factory, which the caller starts; Run makes the sets
+// current. A Service without a selector is watched through client, since a
+// scheduler's ClusterRole may not list EndpointSlices, and an informer of
+// factory that cannot sync would keep the scheduler from starting. NewIndex
+// fails for a target that chooses nothing and for a selector that cannot be.
+func NewIndex(targets []config.Target, factory informers.SharedInformerFactory, client kubernetes.Interface, clock clock.Clock) (*Index, error) {
+	core := factory.Core().V1()
+	x := &Index{
+		clock:      clock,
+		client:     client,
+		pods:       core.Pods().Informer().GetIndexer(),
+		nodes:      core.Nodes().Lister(),
+		services:   core.Services().Lister(),
+		namespaces: core.Namespaces().Lister(),
+		ending:     make(chan struct{}, 1),
+		targets:    make(map[string]*Target),
+		affected:   newAffected(),
+	}
 	for _, t := range targets {
-		choice, err := newChoice(t)
+		if t.Pods != nil && len(t.Pods.MatchLabelKeys) > 0 {
+			if _, err := newChoice(t); err != nil {
+				return nil, err
+			}
+			x.configured = append(x.configured, nil)
+			continue
+		}
+		configured, err := x.Follow(t)
 		if err != nil {
 			return nil, err
 		}
-		pods = pods || choice.pods != nil
-		nodes = nodes || choice.nodes != nil
-		services = services || choice.service != nil
-		x.choices = append(x.choices, choice)
-		x.tracks = append(x.tracks, newTrack(choice))
+		x.configured = append(x.configured, configured)
 	}
-	core := factory.Core().V1()
-	// Services come first: with the selectors at hand a pod is looked at once.
-	if services {
-		x.services = core.Services().Lister()
-		if err := x.handle(core.Services().Informer(), handler(x.placeService, x.removeService)); err != nil {
-			return nil, fmt.Errorf("watch the services of targets: %w", err)
+	// The scheduler's own informer of pods has no index by namespace.
+	if _, ok := x.pods.GetIndexers()[cache.NamespaceIndex]; !ok {
+		byNamespace := cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc}
+		if err := core.Pods().Informer().AddIndexers(byNamespace); err != nil {
+			return nil, fmt.Errorf("index pods by namespace: %w", err)
 		}
 	}
-	if pods {
-		x.pods = core.Pods().Lister()
-		if err := x.handle(core.Pods().Informer(), handler(x.placePod, x.removePod)); err != nil {
-			return nil, fmt.Errorf("watch the pods of targets: %w", err)
+	for _, watched := range []struct {
+		informer cache.SharedIndexInformer
+		handler  cache.ResourceEventHandler
+	}{
+		{core.Services().Informer(), handler(x.placeService, x.removeService)},
+		{core.Namespaces().Informer(), handler(x.placeNamespace, x.removeNamespace)},
+		{core.Pods().Informer(), handler(x.placePod, x.removePod)},
+		{core.Nodes().Informer(), handler(x.placeNode, x.removeNode)},
+	} {
+		registration, err := watched.informer.AddEventHandler(watched.handler)
+		if err != nil {
+			return nil, fmt.Errorf("watch what targets are made of: %w", err)
 		}
-	}
-	if nodes {
-		x.nodes = core.Nodes().Lister()
-		if err := x.handle(core.Nodes().Informer(), handler(x.placeNode, x.removeNode)); err != nil {
-			return nil, fmt.Errorf("watch the nodes of targets: %w", err)
-		}
+		x.hasSynced = append(x.hasSynced, registration.HasSynced)
 	}
 	return x, nil
 }
 
-func newTrack(choice choice) *track {
-	return &track{choice: choice, members: newMembers(), set: &Set{}}
-}
-
-func (x *Index) handle(informer cache.SharedIndexInformer, h cache.ResourceEventHandler) error {
-	registration, err := informer.AddEventHandler(h)
-	if err != nil {
-		return err
-	}
-	x.hasSynced = append(x.hasSynced, registration.HasSynced)
-	return nil
-}
+// Notify lets the index send to moved, without waiting, after each change of a
+// target. It must be called before Run.
+func (x *Index) Notify(moved chan<- struct{}) { x.moved = append(x.moved, moved) }
 
 // handler calls place for what is there and remove for what is gone.
 func handler[T any](place, remove func(T)) cache.ResourceEventHandler {
@@ -129,15 +150,116 @@ func handler[T any](place, remove func(T)) cache.ResourceEventHandler {
 	}
 }
 
-// Sets is where each target runs now, by the target's place in the list that
-// the Index was made with. The caller only reads it. As long as the handlers
-// are behind at the start, the answer is made from the listers instead, so
-// that the first pods are not placed blind.
-func (x *Index) Sets() []*Set {
-	if published := x.published.Load(); published != nil {
-		return *published
+// Follow returns the target that t chooses, to be kept current until Release.
+// Targets that choose alike are one. What t says besides does not matter. It
+// looks at no pod; the first Set does.
+func (x *Index) Follow(t config.Target) (*Target, error) {
+	key, err := keyOf(t)
+	if err != nil {
+		return nil, fmt.Errorf("target %q: %w", t.Name, err)
 	}
-	return x.fromListers()
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	followed, ok := x.targets[key]
+	if !ok {
+		choice, err := newChoice(t)
+		if err != nil {
+			return nil, err
+		}
+		followed = &Target{index: x, key: key, choice: choice, members: newMembers(), set: &Set{}}
+		x.targets[key] = followed
+	}
+	followed.users++
+	return followed, nil
+}
+
+// Release takes back one Follow. After the last the set is no longer current.
+func (x *Index) Release(t *Target) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if t.users--; t.users > 0 {
+		return
+	}
+	delete(x.targets, t.key)
+	x.unwatch(t)
+	x.affected.remove(t)
+	for key := range t.node {
+		x.affected.forget(t, key)
+	}
+}
+
+// Configured is the target at place i of the list that the Index was made
+// with; nil for one with labels to share, which differs from pod to pod.
+func (x *Index) Configured(i int) *Target { return x.configured[i] }
+
+// Sets is where each target of the configuration runs now, by its place in the
+// list that the Index was made with; nowhere for one that differs from pod to
+// pod. The caller only reads it.
+func (x *Index) Sets() []*Set {
+	sets := make([]*Set, len(x.configured))
+	for i, t := range x.configured {
+		if t == nil {
+			sets[i] = &Set{}
+			continue
+		}
+		sets[i] = t.Set()
+	}
+	return sets
+}
+
+// all is every target that is kept current.
+func (x *Index) all() []*Target {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return slices.Collect(maps.Values(x.targets))
+}
+
+// Nodes is the nodes on which any target runs, those that are followed among
+// them, in no order.
+func (x *Index) Nodes() []string {
+	unique := make(map[string]bool)
+	for _, t := range x.all() {
+		for _, replica := range t.Set().Replicas {
+			unique[replica.Node] = true
+		}
+	}
+	return slices.Collect(maps.Keys(unique))
+}
+
+// Census is the number of targets that are kept current, and of those that run
+// nowhere.
+func (x *Index) Census() (targets, empty int) {
+	all := x.all()
+	for _, t := range all {
+		if len(t.Set().Replicas) == 0 {
+			empty++
+		}
+	}
+	return len(all), empty
+}
+
+// Set is where the target runs now. As long as the handlers are behind at the
+// start, the answer is made from the listers instead, so that the first pods
+// are not placed blind; and so is the first of a target that is followed.
+func (t *Target) Set() *Set {
+	if set := t.published.Load(); set != nil {
+		return set
+	}
+	x := t.index
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.started && t.users > 0 {
+		x.fill(t)
+		return t.set
+	}
+	return x.afresh(t.choice)
+}
+
+// afresh is where what c chooses runs by the listers.
+func (x *Index) afresh(c choice) *Set {
+	t := &Target{index: x, choice: c, members: newMembers()}
+	x.count(t)
+	return &Set{Replicas: t.replicas()}
 }
 
 // Run publishes the sets as soon as the handlers have synced, and ends grace
@@ -146,7 +268,7 @@ func (x *Index) Run(ctx context.Context) {
 	if !cache.WaitForCacheSync(ctx.Done(), x.hasSynced...) {
 		return
 	}
-	x.start()
+	x.start(ctx)
 	for {
 		end, ok := x.endGraces()
 		var timer clock.Timer
@@ -169,19 +291,36 @@ func (x *Index) Run(ctx context.Context) {
 	}
 }
 
-// start makes the first sets. Until then the handlers only count: sets of
+// start makes the first sets. Until then the handlers do nothing: sets of
 // which half is not read yet would be wrong, and one for each object that is
 // read at the start would be slow.
-func (x *Index) start() {
+func (x *Index) start(ctx context.Context) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.started = true
-	for _, t := range x.tracks {
-		if len(t.count) > 0 {
-			t.set = &Set{Version: 1, Replicas: t.replicas()}
-		}
+	x.ctx, x.started = ctx, true
+	for _, t := range x.targets {
+		x.fill(t)
 	}
-	x.publish()
+}
+
+// fill makes the first set of t, and lets the handlers change it from here on.
+func (x *Index) fill(t *Target) {
+	if t.filled {
+		return
+	}
+	t.filled = true
+	x.count(t)
+	x.affected.add(t)
+	for key := range t.node {
+		x.affected.note(t, key)
+	}
+	if t.service != nil {
+		x.watchIfUnselected(t)
+	}
+	if len(t.count) > 0 {
+		t.set = &Set{Version: 1, Replicas: t.replicas()}
+	}
+	x.publish(t)
 }
 
 // endGraces empties the sets whose grace is over and returns when the next one
@@ -190,13 +329,13 @@ func (x *Index) endGraces() (next time.Time, ok bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	now := x.clock.Now()
-	for _, t := range x.tracks {
+	for _, t := range x.targets {
 		switch {
 		case t.graceEnd.IsZero():
 		case !now.Before(t.graceEnd):
 			t.graceEnd = time.Time{}
 			t.set = &Set{Version: t.set.Version + 1}
-			x.publish()
+			x.publish(t)
 		case !ok || t.graceEnd.Before(next):
 			next, ok = t.graceEnd, true
 		}
@@ -205,7 +344,7 @@ func (x *Index) endGraces() (next time.Time, ok bool) {
 }
 
 // changed makes a new set of what t knows.
-func (x *Index) changed(t *track) {
+func (x *Index) changed(t *Target) {
 	switch {
 	case len(t.count) > 0:
 		t.graceEnd = time.Time{}
@@ -213,120 +352,82 @@ func (x *Index) changed(t *track) {
 	case len(t.set.Replicas) > 0 && !t.set.Grace:
 		t.graceEnd = x.clock.Now().Add(Grace)
 		t.set = &Set{Version: t.set.Version + 1, Replicas: t.set.Replicas, Grace: true}
-		select {
-		case x.ending <- struct{}{}:
-		default:
-		}
+		wakeUp(x.ending)
 	}
-	x.publish()
+	x.publish(t)
 }
 
-// publish shows readers the current sets.
-func (x *Index) publish() {
-	sets := make([]*Set, len(x.tracks))
-	for i, t := range x.tracks {
-		sets[i] = t.set
+// publish shows readers the current set of t.
+func (x *Index) publish(t *Target) {
+	if t.published.Swap(t.set) == t.set {
+		return
 	}
-	x.published.Store(&sets)
+	for _, moved := range x.moved {
+		wakeUp(moved)
+	}
+}
+
+func wakeUp(wake chan<- struct{}) {
+	select {
+	case wake <- struct{}{}:
+	default:
+	}
+}
+
+// place notes that the replica called key of t runs on node, nowhere if node
+// is empty, and reports whether the set of replicas is another one now.
+func (x *Index) place(t *Target, key, node string) bool {
+	if !t.place(key, node) {
+		return false
+	}
+	if node == "" {
+		x.affected.forget(t, key)
+	} else {
+		x.affected.note(t, key)
+	}
+	return true
 }
 
 func (x *Index) placePod(pod *corev1.Pod) {
-	x.each(func(t *track) bool { return t.pods != nil && t.place(podKey(pod), t.placeOfPod(pod)) })
-}
-
-func (x *Index) removePod(pod *corev1.Pod) {
-	x.each(func(t *track) bool { return t.pods != nil && t.place(podKey(pod), "") })
-}
-
-func (x *Index) placeNode(node *corev1.Node) {
-	x.each(func(t *track) bool { return t.nodes != nil && t.place(node.Name, t.placeOfNode(node)) })
-}
-
-func (x *Index) removeNode(node *corev1.Node) {
-	x.each(func(t *track) bool { return t.nodes != nil && t.place(node.Name, "") })
-}
-
-func (x *Index) placeService(service *corev1.Service) {
-	x.each(func(t *track) bool { return t.follow(service, podSelector(service), x.pods) })
-}
-
-func (x *Index) removeService(service *corev1.Service) {
-	x.each(func(t *track) bool { return t.follow(service, labels.Nothing(), x.pods) })
-}
-
-// each lets change act on every target, and publishes those it changed.
-func (x *Index) each(change func(*track) bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	for _, t := range x.tracks {
-		if change(t) && x.started {
+	key := podKey(pod)
+	for _, t := range x.affected.of(key, pod.Labels) {
+		if x.place(t, key, t.placeOfPod(pod)) {
 			x.changed(t)
 		}
 	}
 }
 
-// podSelector is the selector of a Service. One without a selector has its
-// endpoints from elsewhere, and chooses no pods.
-func podSelector(service *corev1.Service) labels.Selector {
-	if len(service.Spec.Selector) == 0 {
-		return labels.Nothing()
+func (x *Index) removePod(pod *corev1.Pod) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	key := podKey(pod)
+	for _, t := range slices.Clone(x.affected.counting[key]) {
+		if t.pods != nil && x.place(t, key, "") {
+			x.changed(t)
+		}
 	}
-	return labels.SelectorFromSet(service.Spec.Selector)
 }
 
-// follow takes over the selector of the Service that t is about, and counts
-// the pods of its namespace again if that is another one. It reports whether
-// the set of replicas is another one now.
-func (t *track) follow(service *corev1.Service, selector labels.Selector, pods corelisters.PodLister) bool {
-	if t.service == nil || t.service.Namespace != service.Namespace || t.service.Name != service.Name || t.pods.String() == selector.String() {
-		return false
-	}
-	t.pods = selector
-	changed := false
-	// The lister may be ahead of the handler for pods, whose events then
-	// change nothing, or something for the moment until it has caught up.
-	chosen, err := pods.Pods(service.Namespace).List(selector)
-	if err != nil {
-		return false // the informers' lister returns none
-	}
-	stay := make(map[string]bool, len(chosen))
-	for _, pod := range chosen {
-		stay[podKey(pod)] = true
-		changed = t.place(podKey(pod), t.placeOfPod(pod)) || changed
-	}
-	for key := range t.node {
-		if !stay[key] {
-			changed = t.place(key, "") || changed
+func (x *Index) placeNode(node *corev1.Node) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for t := range x.affected.nodes {
+		if t.place(node.Name, t.placeOfNode(node)) {
+			x.changed(t)
 		}
 	}
-	return changed
 }
 
-// fromListers makes the sets in one go, for readers that come before the
-// handlers have synced. It shares nothing with the tracks that these fill.
-func (x *Index) fromListers() []*Set {
-	sets := make([]*Set, len(x.choices))
-	for i, choice := range x.choices {
-		now := newTrack(choice)
-		if now.service != nil {
-			if service, err := x.services.Services(now.service.Namespace).Get(now.service.Name); err == nil {
-				now.follow(service, podSelector(service), x.pods)
-			}
-		} else if now.pods != nil {
-			pods, _ := x.pods.List(now.pods)
-			for _, pod := range pods {
-				now.place(podKey(pod), now.placeOfPod(pod))
-			}
+func (x *Index) removeNode(node *corev1.Node) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for t := range x.affected.nodes {
+		if t.place(node.Name, "") {
+			x.changed(t)
 		}
-		if now.nodes != nil {
-			nodes, _ := x.nodes.List(now.nodes)
-			for _, node := range nodes {
-				now.place(node.Name, now.placeOfNode(node))
-			}
-		}
-		sets[i] = &Set{Replicas: now.replicas()}
 	}
-	return sets
 }
 
 func podKey(pod *corev1.Pod) string { return pod.Namespace + "/" + pod.Name }

@@ -49,6 +49,15 @@ func TestWhereATargetRuns(t *testing.T) {
 			want: map[string]int{"a": 1},
 		},
 		{
+			name:   "pods of namespaces with a label, and of those that are given",
+			target: inTeams("third"),
+			objects: []runtime.Object{
+				namespace("search", "team", "search"), namespace("other", "team", "none"),
+				pod("q-0", "a"), pod("q-0", "b", inNamespace("other")), pod("q-0", "c", inNamespace("third")),
+			},
+			want: map[string]int{"a": 1, "c": 1},
+		},
+		{
 			name:    "nodes with a device",
 			target:  gpuNodes(),
 			objects: []runtime.Object{node("a"), node("b", withGPUs("0")), node("c", withReady(corev1.ConditionTrue))},
@@ -107,7 +116,7 @@ func TestWhereATargetRuns(t *testing.T) {
 				t.Errorf("read from the listers, before the handlers have synced (-want +got):\n%s", diff)
 			}
 			s.put(tt.objects...)
-			s.start()
+			s.begin()
 			if diff := cmp.Diff(tt.want, counts(s.Sets()[0])); diff != "" {
 				t.Errorf("counted by the handlers (-want +got):\n%s", diff)
 			}
@@ -128,26 +137,12 @@ func TestATargetThatCannotBe(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			_, err := NewIndex([]config.Target{tt.target}, informers.NewSharedInformerFactory(fake.NewClientset(), 0), clocktesting.NewFakeClock(time.Now()))
+			client := fake.NewClientset()
+			_, err := NewIndex([]config.Target{tt.target}, informers.NewSharedInformerFactory(client, 0), client, clocktesting.NewFakeClock(time.Now()))
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("error is %v, want one with %q", err, tt.want)
 			}
 		})
-	}
-}
-
-func TestOnlyInformersThatTheTargetsNeed(t *testing.T) {
-	s := newStill(t, gpuNodes())
-	stop := make(chan struct{})
-	defer s.factory.Shutdown()
-	defer close(stop)
-	s.factory.Start(stop)
-	var started []string
-	for kind := range s.factory.WaitForCacheSync(stop) {
-		started = append(started, kind.String())
-	}
-	if diff := cmp.Diff([]string{"*v1.Node"}, started); diff != "" {
-		t.Errorf("informers (-want +got):\n%s", diff)
 	}
 }
 
@@ -195,6 +190,20 @@ func TestATargetMoves(t *testing.T) {
 			want:   map[string]int{"a": 1},
 		},
 		{
+			name:   "a namespace gets the label",
+			target: inTeams(),
+			before: []runtime.Object{namespace("search", "team", "none"), pod("q-0", "a")},
+			change: func(s *still) { s.put(namespace("search", "team", "search")) },
+			want:   map[string]int{"a": 1},
+		},
+		{
+			name:   "one of two namespaces loses the label",
+			target: inTeams(),
+			before: []runtime.Object{namespace("search", "team", "search"), namespace("other", "team", "search"), pod("q-0", "a"), pod("q-0", "b", inNamespace("other"))},
+			change: func(s *still) { s.put(namespace("search", "team", "none")) },
+			want:   map[string]int{"b": 1},
+		},
+		{
 			name:   "a node gets its device plugin",
 			target: gpuNodes(),
 			before: []runtime.Object{node("a"), node("b", withGPUs("0"))},
@@ -227,7 +236,7 @@ func TestATargetMoves(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			s := newStill(t, tt.target)
 			s.put(tt.before...)
-			s.start()
+			s.begin()
 			before := s.Sets()[0]
 			was := counts(before)
 			tt.change(s)
@@ -248,7 +257,7 @@ func TestATargetMoves(t *testing.T) {
 func TestAnUpdateThatMovesNothingLeavesEverySetAsItIs(t *testing.T) {
 	s := newStill(t, qdrantPods(), gpuNodes())
 	s.put(pod("q-0", "a"), node("a"))
-	s.start()
+	s.begin()
 	before := s.Sets()
 	s.put(pod("q-0", "a"), node("a", cordoned), node("b", withGPUs("0")), pod("other", "b", labelled("app", "other")))
 	s.put(pod("q-1", "c"))
@@ -266,7 +275,7 @@ func TestGrace(t *testing.T) {
 		t.Helper()
 		s := newStill(t, qdrantPods())
 		s.put(pod("q-0", "a"), pod("q-1", "b"))
-		s.start()
+		s.begin()
 		s.put(pod("q-0", "a", notReady), pod("q-1", "b", notReady))
 		return s
 	}
@@ -301,7 +310,7 @@ func TestGrace(t *testing.T) {
 	})
 	t.Run("a target that has never run has none", func(t *testing.T) {
 		s := newStill(t, qdrantPods())
-		s.start()
+		s.begin()
 		s.put(pod("q-0", "a", notReady))
 		if got := s.Sets()[0]; got.Grace || len(got.Replicas) != 0 {
 			t.Errorf("set is %+v, want an empty one", got)
@@ -312,17 +321,26 @@ func TestGrace(t *testing.T) {
 // TestChangesAddUp compares the sets that thousands of changes have led to
 // with sets that are made afresh from what is there.
 func TestChangesAddUp(t *testing.T) {
-	targets := []config.Target{qdrantPods(), qdrantPods("search"), qdrantService(), gpuNodes()}
+	// No label is common to what the last chooses.
+	either := config.Target{Name: "either", Pods: &config.PodsTarget{LabelSelector: &metav1.LabelSelector{
+		MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "app", Operator: metav1.LabelSelectorOpIn, Values: []string{"green", "qdrant"}}},
+	}}}
+	targets := []config.Target{qdrantPods(), qdrantPods("search"), qdrantService(), gpuNodes(), inTeams(), either}
 	for seed := range uint64(20) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		s := newStill(t, targets...)
-		s.start()
+		s.begin()
 		for range 500 {
 			name, at := fmt.Sprintf("q-%d", r.IntN(12)), fmt.Sprintf("node-%d", r.IntN(5))
 			p := pod(name, at, []podOption{func(*corev1.Pod) {}, notReady, terminating, inNamespace("other"), labelled("app", "green")}[r.IntN(5)])
 			n := node(at, []nodeOption{func(*corev1.Node) {}, withGPUs("0"), cordoned, withReady(corev1.ConditionFalse)}[r.IntN(4)])
 			v := service("qdrant", []map[string]string{{"app": "qdrant"}, {"app": "green"}, nil}[r.IntN(3)])
-			switch r.IntN(12) {
+			m := namespace([]string{"search", "other"}[r.IntN(2)], "team", []string{"search", "none"}[r.IntN(2)])
+			switch r.IntN(14) {
+			case 12:
+				s.remove(m)
+			case 13:
+				s.put(m)
 			case 0:
 				s.remove(p)
 			case 1:
@@ -339,8 +357,8 @@ func TestChangesAddUp(t *testing.T) {
 		}
 		s.clock.Step(2 * Grace)
 		s.endGraces()
-		for i, want := range s.fromListers() {
-			if diff := cmp.Diff(counts(want), counts(s.Sets()[i])); diff != "" {
+		for i, set := range s.Sets() {
+			if diff := cmp.Diff(counts(s.afresh(s.Configured(i).choice)), counts(set)); diff != "" {
 				t.Errorf("seed %d, target %d (-afresh +changed):\n%s", seed, i, diff)
 			}
 		}
@@ -350,7 +368,7 @@ func TestChangesAddUp(t *testing.T) {
 func TestADeletionThatWasMissed(t *testing.T) {
 	s := newStill(t, qdrantPods())
 	s.put(pod("q-0", "a"), pod("q-1", "b"))
-	s.start()
+	s.begin()
 	handler(s.placePod, s.removePod).OnDelete(cache.DeletedFinalStateUnknown{Key: "search/q-0", Obj: pod("q-0", "a")})
 	if diff := cmp.Diff(map[string]int{"b": 1}, counts(s.Sets()[0])); diff != "" {
 		t.Errorf("after the tombstone (-want +got):\n%s", diff)
@@ -362,7 +380,7 @@ func TestFromAnAPIServer(t *testing.T) {
 	client := fake.NewClientset(service("qdrant", map[string]string{"app": "qdrant"}), pod("q-0", "a"), node("g"))
 	factory := informers.NewSharedInformerFactory(client, 0)
 	clock := clocktesting.NewFakeClock(time.Now())
-	index, err := NewIndex([]config.Target{qdrantPods(), qdrantService(), gpuNodes()}, factory, clock)
+	index, err := NewIndex([]config.Target{qdrantPods(), qdrantService(), gpuNodes()}, factory, client, clock)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -386,7 +404,7 @@ func TestFromAnAPIServer(t *testing.T) {
 			for _, set := range index.Sets() {
 				got = append(got, counts(set))
 			}
-			if cmp.Equal(want, got) && index.published.Load() != nil {
+			if cmp.Equal(want, got) && index.Configured(0).published.Load() != nil {
 				return
 			}
 			time.Sleep(10 * time.Millisecond)

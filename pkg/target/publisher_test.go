@@ -74,7 +74,7 @@ func newTold(t *testing.T, objects []runtime.Object, targets ...config.Target) *
 	t.Helper()
 	s := newStill(t, targets...)
 	s.put(objects...)
-	s.start()
+	s.begin()
 	logger := ktesting.NewLogger(t, ktesting.NewConfig(ktesting.BufferLogs(true)))
 	w := &told{t: t, still: s, client: fake.NewClientset(), ctx: klog.NewContext(t.Context(), logger)}
 	w.log = logger.GetSink().(ktesting.Underlier).GetBuffer()
@@ -269,7 +269,7 @@ func TestWhatProfilesChooseAlikeIsWrittenOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.publish() // not before both have synced
-	again.start()
+	again.begin()
 	// The second chooses the same, the third has the name only.
 	w.publish("qdrant ipv4 a=10.0.0.1@", "qdrant ipv4 a=10.0.0.1@")
 }
@@ -377,7 +377,7 @@ func TestOneReplicaWritesAndAnotherTakesOver(t *testing.T) {
 		w := newTold(t, []runtime.Object{pod("q-0", "a", at("10.0.0.1"))}, qdrantPods())
 		other := newStill(t, qdrantPods())
 		other.put(pod("q-0", "elsewhere", at("10.0.0.2")))
-		other.start()
+		other.begin()
 		second := newPublisher(t, w.client, other, []config.Target{qdrantPods()})
 
 		ctx, stopSecond := context.WithCancel(w.ctx)

@@ -5,10 +5,10 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
-	"k8s.io/client-go/tools/cache"
 )
 
 // reach is where a target can be reached.
@@ -31,8 +31,8 @@ type endpoint struct {
 // known before the handlers have synced. Of several replicas on a node the
 // first by name stands for all.
 func (x *Index) reach(at int) (r reach, known bool) {
+	t := x.configured[at]
 	x.mu.Lock()
-	t := x.tracks[at]
 	known, r.grace = x.started, t.set.Grace
 	nodes := maps.Clone(t.node)
 	x.mu.Unlock()
@@ -45,7 +45,7 @@ func (x *Index) reach(at int) (r reach, known bool) {
 		if seen[node] {
 			continue
 		}
-		addresses, port := x.replica(at, key)
+		addresses, port := x.replica(t, key)
 		r.port = cmp.Or(r.port, port)
 		if len(addresses) > 0 {
 			seen[node] = true
@@ -58,9 +58,8 @@ func (x *Index) reach(at int) (r reach, known bool) {
 
 // replica is where the replica called key of a target can be reached: a node
 // at its internal addresses, a pod at its own and the target's port.
-func (x *Index) replica(at int, key string) (addresses []netip.Addr, port uint16) {
-	choice := x.choices[at]
-	if choice.nodes != nil {
+func (x *Index) replica(t *Target, key string) (addresses []netip.Addr, port uint16) {
+	if t.nodes != nil {
 		node, err := x.nodes.Get(key)
 		if err != nil {
 			return nil, 0 // it has just gone, which the handler will hear of
@@ -73,19 +72,26 @@ func (x *Index) replica(at int, key string) (addresses []netip.Addr, port uint16
 		}
 		return oneOfEachFamily(texts), 0
 	}
-	namespace, name, _ := cache.SplitMetaNamespaceKey(key)
-	pod, err := x.pods.Pods(namespace).Get(name)
-	if err != nil {
+	if isEndpoint(key) {
+		service, err := x.services.Services(t.service.Namespace).Get(t.service.Name)
+		if err != nil {
+			return nil, 0
+		}
+		return oneOfEachFamily([]string{strings.Trim(key, "[]")}), targetPort(service, &corev1.Pod{})
+	}
+	object, _, _ := x.pods.GetByKey(key) // the informer's store does not fail
+	pod, ok := object.(*corev1.Pod)
+	if !ok {
 		return nil, 0
 	}
 	var texts []string
 	for _, ip := range pod.Status.PodIPs {
 		texts = append(texts, ip.IP)
 	}
-	if choice.service == nil {
+	if t.service == nil {
 		return oneOfEachFamily(texts), firstTCPPort(pod)
 	}
-	service, err := x.services.Services(choice.service.Namespace).Get(choice.service.Name)
+	service, err := x.services.Services(t.service.Namespace).Get(t.service.Name)
 	if err != nil {
 		return nil, 0
 	}

@@ -3,6 +3,7 @@ package target
 import (
 	"cmp"
 	"slices"
+	"sync/atomic"
 
 	"github.com/netlatency/netlatency/pkg/placement"
 )
@@ -21,6 +22,9 @@ type Set struct {
 	// were.
 	Grace bool
 }
+
+// published is a set that readers load.
+type published = atomic.Pointer[Set]
 
 // members is the replicas of one target by key, the namespaced name of a pod
 // or the name of a node, and what follows from them.

@@ -2,7 +2,6 @@ package target
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"hash/fnv"
 	"maps"
@@ -36,11 +35,11 @@ var families = []struct {
 // sliceBase is what tells the slices of a target from those of others, also of
 // one with the same name in another profile that chooses something else.
 func sliceBase(service string, t config.Target) (string, error) {
-	chosen, err := json.Marshal([]any{t.Pods, t.Nodes, t.Service})
+	chosen, err := keyOf(t)
 	if err != nil {
 		return "", fmt.Errorf("target %q: %w", t.Name, err)
 	}
-	return fmt.Sprintf("%s-%s-%08x", service, t.Name, hash(string(chosen))), nil
+	return fmt.Sprintf("%s-%s-%08x", service, t.Name, hash(chosen)), nil
 }
 
 func hash(text string) uint32 {

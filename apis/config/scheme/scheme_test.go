@@ -112,7 +112,13 @@ const fullArgs = `
             matchLabels:
               app.kubernetes.io/name: qdrant
           namespaces: [search]
+          namespaceSelector:
+            matchLabels: {search: "true"}
+          matchLabelKeys: [ray.io/cluster]
+        maxRTT: 3ms
+        whenUnknown: Reject
       - name: gpu
+        maxRTT: 5ms
         nodes:
           resource: nvidia.com/gpu
           labelSelector:
@@ -130,6 +136,7 @@ const fullArgs = `
         targets: [redis]
       - namespaces: [ray, ray-staging]
         targets: [qdrant, gpu]
+      annotatePlacement: true
 `
 
 func full() *config.NetLatencyArgs {
@@ -153,13 +160,19 @@ func full() *config.NetLatencyArgs {
 			Aggregation: config.AggregationWorst,
 			Quantile:    new(0.99),
 			Pods: &config.PodsTarget{
-				LabelSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"app.kubernetes.io/name": "qdrant"}},
-				Namespaces:    []string{"search"},
+				LabelSelector:     &metav1.LabelSelector{MatchLabels: map[string]string{"app.kubernetes.io/name": "qdrant"}},
+				Namespaces:        []string{"search"},
+				NamespaceSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"search": "true"}},
+				MatchLabelKeys:    []string{"ray.io/cluster"},
 			},
+			MaxRTT:      new(seconds(0.003)),
+			WhenUnknown: config.UnknownReject,
 		}, {
 			Name:        "gpu",
 			Weight:      1,
 			Aggregation: config.AggregationMean,
+			MaxRTT:      new(seconds(0.005)),
+			WhenUnknown: config.UnknownAllow,
 			Nodes: &config.NodesTarget{
 				LabelSelector: &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{
 					{Key: "nvidia.com/gpu.present", Operator: metav1.LabelSelectorOpExists},
@@ -179,6 +192,7 @@ func full() *config.NetLatencyArgs {
 			Namespaces: []string{"ray", "ray-staging"},
 			Targets:    []string{"qdrant", "gpu"},
 		}},
+		AnnotatePlacement: true,
 	}
 }
 

@@ -64,6 +64,9 @@ func SetDefaults_NetLatencyArgs(args *NetLatencyArgs) { //nolint:revive // defau
 		if args.Targets[i].Aggregation == "" {
 			args.Targets[i].Aggregation = AggregationMean
 		}
+		if args.Targets[i].MaxRTT != nil && args.Targets[i].WhenUnknown == "" {
+			args.Targets[i].WhenUnknown = UnknownAllow
+		}
 	}
 }
 

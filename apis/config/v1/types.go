@@ -52,6 +52,11 @@ type NetLatencyArgs struct {
 	// all, the default, every pod wants every target.
 	// +listType=atomic
 	Rules []Rule `json:"rules,omitempty"`
+	// AnnotatePlacement writes onto each pod, as it is bound, why it is where
+	// it is: as the annotation netlatency.io/placement. The plugin must be
+	// enabled at the extension point bind, before DefaultBinder. The default is
+	// false.
+	AnnotatePlacement bool `json:"annotatePlacement,omitempty"`
 }
 
 // Source is where the latency matrix comes from.
@@ -243,6 +248,17 @@ const (
 	AggregationWorst Aggregation = "Worst"
 )
 
+// UnknownPolicy is what a limit does with a latency that is unknown.
+// +enum
+type UnknownPolicy string
+
+const (
+	// UnknownAllow admits the node: the limit holds as far as is known.
+	UnknownAllow UnknownPolicy = "Allow"
+	// UnknownReject keeps pods off the node until it is known to be near.
+	UnknownReject UnknownPolicy = "Reject"
+)
+
 // Target is something that pods may want to be near. Exactly one of pods,
 // nodes and service is set.
 type Target struct {
@@ -260,12 +276,21 @@ type Target struct {
 	// trips the latency. It needs enough samples in the window, and while there
 	// are too few, as without a quantile, the profile's statistic answers.
 	Quantile *float64 `json:"quantile,omitempty"`
+	// MaxRTT, from 10us to 10s, keeps pods off nodes that are farther from the
+	// target. What is compared is what scores rest on: the latency by the
+	// statistic or quantile, aggregated over the replicas. The default is no
+	// limit. Cluster Autoscaler does not know of limits.
+	MaxRTT *metav1.Duration `json:"maxRTT,omitempty"`
+	// WhenUnknown says what becomes of nodes from which the latency is unknown,
+	// stale measurements and a target without replicas among it: Allow or
+	// Reject. Only with maxRTT. The default is Allow.
+	WhenUnknown UnknownPolicy `json:"whenUnknown,omitempty"`
 
 	// Pods makes a target of the ready pods that a selector chooses.
 	Pods *PodsTarget `json:"pods,omitempty"`
 	// Nodes makes a target of nodes, whatever runs on them.
 	Nodes *NodesTarget `json:"nodes,omitempty"`
-	// Service makes a target of the ready pods behind a Service.
+	// Service makes a target of what is behind a Service.
 	Service *ServiceTarget `json:"service,omitempty"`
 }
 
@@ -273,9 +298,18 @@ type Target struct {
 type PodsTarget struct {
 	// LabelSelector chooses pods by label. It is required and may not be empty.
 	LabelSelector *metav1.LabelSelector `json:"labelSelector,omitempty"`
-	// Namespaces are where to look. Empty, the default, is all namespaces.
+	// Namespaces are where to look, with those that namespaceSelector chooses.
+	// With neither, the default, these are all namespaces; or the pod's own, if
+	// there are matchLabelKeys.
 	// +listType=set
 	Namespaces []string `json:"namespaces,omitempty"`
+	// NamespaceSelector chooses namespaces by label. An empty one chooses all.
+	NamespaceSelector *metav1.LabelSelector `json:"namespaceSelector,omitempty"`
+	// MatchLabelKeys are labels of which the target's pods have the values that
+	// the pod has that is placed: [ray.io/cluster] is the pods of its own
+	// RayCluster. Labels that it lacks are left out. The default is none.
+	// +listType=set
+	MatchLabelKeys []string `json:"matchLabelKeys,omitempty"`
 }
 
 // NodesTarget is the nodes that all given conditions choose. At least one is
@@ -288,7 +322,9 @@ type NodesTarget struct {
 	Resource string `json:"resource,omitempty"`
 }
 
-// ServiceTarget is the ready pods that the selector of a Service chooses.
+// ServiceTarget is the ready pods that the selector of a Service chooses; for
+// a Service without a selector the nodes that its EndpointSlices name, which
+// the scheduler must be allowed to list.
 type ServiceTarget struct {
 	// Namespace is the Service's namespace.
 	Namespace string `json:"namespace"`

@@ -371,6 +371,7 @@ func autoConvert_v1_NetLatencyArgs_To_config_NetLatencyArgs(in *NetLatencyArgs, 
 		out.Targets = nil
 	}
 	out.Rules = *(*[]config.Rule)(unsafe.Pointer(&in.Rules))
+	out.AnnotatePlacement = in.AnnotatePlacement
 	return nil
 }
 
@@ -414,6 +415,7 @@ func autoConvert_config_NetLatencyArgs_To_v1_NetLatencyArgs(in *config.NetLatenc
 		out.Targets = nil
 	}
 	out.Rules = *(*[]Rule)(unsafe.Pointer(&in.Rules))
+	out.AnnotatePlacement = in.AnnotatePlacement
 	return nil
 }
 
@@ -447,6 +449,8 @@ func Convert_config_NodesTarget_To_v1_NodesTarget(in *config.NodesTarget, out *N
 func autoConvert_v1_PodsTarget_To_config_PodsTarget(in *PodsTarget, out *config.PodsTarget, s conversion.Scope) error {
 	out.LabelSelector = (*metav1.LabelSelector)(unsafe.Pointer(in.LabelSelector))
 	out.Namespaces = *(*[]string)(unsafe.Pointer(&in.Namespaces))
+	out.NamespaceSelector = (*metav1.LabelSelector)(unsafe.Pointer(in.NamespaceSelector))
+	out.MatchLabelKeys = *(*[]string)(unsafe.Pointer(&in.MatchLabelKeys))
 	return nil
 }
 
@@ -458,6 +462,8 @@ func Convert_v1_PodsTarget_To_config_PodsTarget(in *PodsTarget, out *config.Pods
 func autoConvert_config_PodsTarget_To_v1_PodsTarget(in *config.PodsTarget, out *PodsTarget, s conversion.Scope) error {
 	out.LabelSelector = (*metav1.LabelSelector)(unsafe.Pointer(in.LabelSelector))
 	out.Namespaces = *(*[]string)(unsafe.Pointer(&in.Namespaces))
+	out.NamespaceSelector = (*metav1.LabelSelector)(unsafe.Pointer(in.NamespaceSelector))
+	out.MatchLabelKeys = *(*[]string)(unsafe.Pointer(&in.MatchLabelKeys))
 	return nil
 }
 
@@ -719,6 +725,8 @@ func autoConvert_v1_Target_To_config_Target(in *Target, out *config.Target, s co
 	}
 	out.Aggregation = config.Aggregation(in.Aggregation)
 	out.Quantile = (*float64)(unsafe.Pointer(in.Quantile))
+	out.MaxRTT = (*metav1.Duration)(unsafe.Pointer(in.MaxRTT))
+	out.WhenUnknown = config.UnknownPolicy(in.WhenUnknown)
 	out.Pods = (*config.PodsTarget)(unsafe.Pointer(in.Pods))
 	out.Nodes = (*config.NodesTarget)(unsafe.Pointer(in.Nodes))
 	out.Service = (*config.ServiceTarget)(unsafe.Pointer(in.Service))
@@ -737,6 +745,8 @@ func autoConvert_config_Target_To_v1_Target(in *config.Target, out *Target, s co
 	}
 	out.Aggregation = Aggregation(in.Aggregation)
 	out.Quantile = (*float64)(unsafe.Pointer(in.Quantile))
+	out.MaxRTT = (*metav1.Duration)(unsafe.Pointer(in.MaxRTT))
+	out.WhenUnknown = UnknownPolicy(in.WhenUnknown)
 	out.Pods = (*PodsTarget)(unsafe.Pointer(in.Pods))
 	out.Nodes = (*NodesTarget)(unsafe.Pointer(in.Nodes))
 	out.Service = (*ServiceTarget)(unsafe.Pointer(in.Service))

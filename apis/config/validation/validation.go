@@ -22,12 +22,21 @@ import (
 	"github.com/netlatency/netlatency/apis/config"
 )
 
+// A limit below what a kernel's own stack takes would admit only the target's
+// own node; one above a timeout would admit every node.
+const (
+	leastMaxRTT = 10 * time.Microsecond
+	mostMaxRTT  = 10 * time.Second
+)
+
 // The agents publish these quantiles of their window and no others.
 var quantiles = []float64{0.5, 0.9, 0.99}
 
 var aggregations = []config.Aggregation{
 	config.AggregationMean, config.AggregationNearest, config.AggregationWorst,
 }
+
+var unknownPolicies = []config.UnknownPolicy{config.UnknownAllow, config.UnknownReject}
 
 // ValidateNetLatencyArgs lists the faults of args, which have their defaults
 // already. Field paths start at path, which may be nil.
@@ -248,6 +257,7 @@ func validateTarget(path *field.Path, target config.Target) field.ErrorList {
 	if q := target.Quantile; q != nil && !slices.Contains(quantiles, *q) {
 		faults = append(faults, field.Invalid(path.Child("quantile"), *q, "must be 0.5, 0.9 or 0.99, or absent for the profile's statistic"))
 	}
+	faults = append(faults, validateLimit(path, target)...)
 
 	kinds := 0
 	if pods := target.Pods; pods != nil {
@@ -259,6 +269,10 @@ func validateTarget(path *field.Path, target config.Target) field.ErrorList {
 			faults = append(faults, validateChoosing(at.Child("labelSelector"), pods.LabelSelector)...)
 		}
 		faults = append(faults, validateSet(at.Child("namespaces"), pods.Namespaces, contentvalidation.IsDNS1123Label)...)
+		if pods.NamespaceSelector != nil {
+			faults = append(faults, validateSelector(at.Child("namespaceSelector"), pods.NamespaceSelector)...)
+		}
+		faults = append(faults, validateSet(at.Child("matchLabelKeys"), pods.MatchLabelKeys, contentvalidation.IsQualifiedName)...)
 	}
 	if nodes := target.Nodes; nodes != nil {
 		kinds++
@@ -284,6 +298,27 @@ func validateTarget(path *field.Path, target config.Target) field.ErrorList {
 		faults = append(faults, field.Required(path, "must have one of pods, nodes and service"))
 	case kinds > 1:
 		faults = append(faults, field.Forbidden(path, "may have only one of pods, nodes and service; make several targets of it"))
+	}
+	return faults
+}
+
+// ValidateTarget lists the faults of a target that is not among those of the
+// arguments. Its name is not looked at.
+func ValidateTarget(path *field.Path, target config.Target) field.ErrorList {
+	target.Name = "any"
+	return validateTarget(path, target)
+}
+
+func validateLimit(path *field.Path, target config.Target) field.ErrorList {
+	switch {
+	case target.MaxRTT == nil && target.WhenUnknown != "":
+		return field.ErrorList{field.Forbidden(path.Child("whenUnknown"), "may be given only with maxRTT")}
+	case target.MaxRTT == nil:
+		return nil
+	}
+	faults := validateDuration(path.Child("maxRTT"), *target.MaxRTT, leastMaxRTT, mostMaxRTT)
+	if !slices.Contains(unknownPolicies, target.WhenUnknown) {
+		faults = append(faults, field.NotSupported(path.Child("whenUnknown"), target.WhenUnknown, unknownPolicies))
 	}
 	return faults
 }

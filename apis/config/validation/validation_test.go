@@ -208,6 +208,20 @@ func TestFaultsAreNamedWithTheirPlace(t *testing.T) {
 			`args.targets[1].aggregation: Unsupported value: "Median": supported values: "Mean", "Nearest", "Worst"`,
 			"args.targets[2].quantile: Invalid value: 0.95: must be 0.5, 0.9 or 0.99, or absent for the profile's statistic",
 		}},
+		{"limits at the ends of their range", func(a *config.NetLatencyArgs) {
+			a.Targets[0].MaxRTT, a.Targets[0].WhenUnknown = new(duration(10*time.Microsecond)), config.UnknownAllow
+			a.Targets[1].MaxRTT, a.Targets[1].WhenUnknown = new(duration(10*time.Second)), config.UnknownReject
+		}, nil},
+		{"limits that cannot be", func(a *config.NetLatencyArgs) {
+			a.Targets[0].MaxRTT, a.Targets[0].WhenUnknown = new(duration(0)), "Ignore"
+			a.Targets[1].MaxRTT, a.Targets[1].WhenUnknown = new(duration(time.Minute)), config.UnknownReject
+			a.Targets[2].WhenUnknown = config.UnknownReject
+		}, []string{
+			`args.targets[0].maxRTT: Invalid value: "0s": must be from 10µs to 10s`,
+			`args.targets[0].whenUnknown: Unsupported value: "Ignore": supported values: "Allow", "Reject"`,
+			`args.targets[1].maxRTT: Invalid value: "1m0s": must be from 10µs to 10s`,
+			"args.targets[2].whenUnknown: Forbidden: may be given only with maxRTT",
+		}},
 		{"no kind, and two kinds, of target", func(a *config.NetLatencyArgs) {
 			a.Targets[0].Pods = nil
 			a.Targets[1].Service = &config.ServiceTarget{Namespace: "a", Name: "b"}
@@ -229,8 +243,14 @@ func TestFaultsAreNamedWithTheirPlace(t *testing.T) {
 			a.Targets[0].Pods.LabelSelector = &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "app", Operator: "Like"}}}
 			a.Targets[1].Nodes.LabelSelector = &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "gpu", Operator: metav1.LabelSelectorOpIn}}}
 			a.Rules[0].PodSelector = labels("app", "a b")
+			a.Targets[0].Pods.NamespaceSelector = &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "app", Operator: "Like"}}}
+			a.Targets[0].Pods.MatchLabelKeys = []string{"ray.io/cluster", "ray.io/cluster", "a/"}
 		}, []string{
 			`args.targets[0].pods.labelSelector.matchExpressions[0].operator: Invalid value: "Like": not a valid selector operator`,
+			`args.targets[0].pods.namespaceSelector.matchExpressions[0].operator: Invalid value: "Like": not a valid selector operator`,
+			`args.targets[0].pods.matchLabelKeys[1]: Duplicate value: "ray.io/cluster"`,
+			`args.targets[0].pods.matchLabelKeys[2]: Invalid value: "a/": name part must be non-empty`,
+			`args.targets[0].pods.matchLabelKeys[2]: Invalid value: "a/": name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')`,
 			"args.targets[1].nodes.labelSelector.matchExpressions[0].values: Required value: must be specified when `operator` is 'In' or 'NotIn'",
 			`args.rules[0].podSelector.matchLabels: Invalid value: "a b": a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')`,
 		}},

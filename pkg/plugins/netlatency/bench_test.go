@@ -19,6 +19,8 @@ import (
 // Score of every node and NormalizeScore, one after the other, which the
 // framework spreads over its workers.
 //
+//   - filter: PreFilter and Filter of every node for a pod with a limit, which
+//     others have not, all nodes within it; not part of the rest;
 //   - warm: nothing has changed since the pod before;
 //   - target-moved: the target has, and this is the first pod after;
 //   - matrix-changed: the view that a new matrix makes necessary, which is made
@@ -62,7 +64,8 @@ func (s clusterSize) benchmarkCycle(b *testing.B) {
 	})
 	c.measure(measured)
 	infos := tf.BuildNodeInfos(c.nodes)
-	pod := worker()
+	pod, limited := worker(), worker()
+	limited.Annotations = map[string]string{nearAnnotation: "storage maxRTT=1s"}
 	scores := make(fwk.NodeScoreList, len(infos))
 	cycle := func() {
 		state := framework.NewCycleState()
@@ -76,6 +79,20 @@ func (s clusterSize) benchmarkCycle(b *testing.B) {
 			b.Fatal(status)
 		}
 	}
+	b.Run("filter", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			state := framework.NewCycleState()
+			if _, status := c.plugin.PreFilter(c.ctx, state, limited, infos); !status.IsSuccess() {
+				b.Fatal(status)
+			}
+			for _, info := range infos {
+				if status := c.plugin.Filter(c.ctx, state, limited, info); !status.IsSuccess() {
+					b.Fatal(status)
+				}
+			}
+		}
+	})
 	b.Run("warm", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
@@ -85,8 +102,8 @@ func (s clusterSize) benchmarkCycle(b *testing.B) {
 	b.Run("target-moved", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			c.plugin.view.Load().latencies[0].Store(nil)
-			c.plugin.view.Load().costs[0].Store(nil)
+			clear(c.plugin.view.Load().latencies)
+			clear(c.plugin.view.Load().costs)
 			cycle()
 		}
 	})

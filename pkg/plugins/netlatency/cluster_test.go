@@ -3,6 +3,8 @@ package netlatency
 import (
 	"context"
 	"fmt"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -14,6 +16,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/fake"
 	"k8s.io/client-go/tools/events"
+	"k8s.io/klog/v2"
 	"k8s.io/klog/v2/ktesting"
 	fwk "k8s.io/kube-scheduler/framework"
 	schedulerconfig "k8s.io/kubernetes/pkg/scheduler/apis/config"
@@ -116,6 +119,54 @@ type cluster struct {
 	fwk     framework.Framework
 	plugin  *NetLatency
 	nodes   []*corev1.Node
+
+	mu        sync.Mutex
+	activated []string // names of pods
+}
+
+// Activate stands for the scheduling queue.
+func (c *cluster) Activate(_ klog.Logger, pods map[string]*corev1.Pod) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, pod := range pods {
+		c.activated = append(c.activated, pod.Name)
+	}
+}
+
+// woken is the pods that were activated since the last call.
+func (c *cluster) woken() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	woken := c.activated
+	c.activated = nil
+	slices.Sort(woken)
+	return woken
+}
+
+// filter runs the filters of a cycle: the reason why each node that is refused
+// is. It returns nil if the plugin skipped.
+func (c *cluster) filter(pod *corev1.Pod) map[string]string {
+	c.t.Helper()
+	state := framework.NewCycleState()
+	_, status, _ := c.fwk.RunPreFilterPlugins(c.ctx, state, pod)
+	if !status.IsSuccess() {
+		c.t.Fatalf("PreFilter: %v", status.AsError())
+	}
+	if state.GetSkipFilterPlugins().Has(Name) {
+		return nil
+	}
+	reasons := map[string]string{}
+	for _, info := range tf.BuildNodeInfos(c.nodes) {
+		status := c.fwk.RunFilterPlugins(c.ctx, state, pod, info)
+		switch status.Code() {
+		case fwk.Success:
+		case fwk.UnschedulableAndUnresolvable:
+			reasons[info.Node().Name] = status.Message()
+		default:
+			c.t.Fatalf("Filter: %v", status)
+		}
+	}
+	return reasons
 }
 
 type setting struct {
@@ -171,6 +222,9 @@ func (c *cluster) profile(name string, args runtime.Object, factory frameworkrun
 			c.t.Fatal(err)
 		}
 		enabled := []schedulerconfig.Plugin{{Name: Name, Weight: 1}}
+		profile.Plugins.PreFilter.Enabled, profile.Plugins.Filter.Enabled = enabled, enabled
+		profile.Plugins.Reserve.Enabled = enabled
+		profile.Plugins.Bind.Enabled = append(enabled, profile.Plugins.Bind.Enabled...)
 		profile.Plugins.PreScore.Enabled, profile.Plugins.Score.Enabled = enabled, enabled
 		profile.PluginConfig = []schedulerconfig.PluginConfig{{Name: Name, Args: args}}
 	}
@@ -187,6 +241,7 @@ func (c *cluster) profile(name string, args runtime.Object, factory frameworkrun
 	if err != nil {
 		return nil, err
 	}
+	f.SetPodActivator(c)
 	informerFactory.Start(c.ctx.Done())
 	informerFactory.WaitForCacheSync(c.ctx.Done())
 	return f, nil

@@ -13,32 +13,40 @@ import (
 )
 
 // The reasons of the plugin's events, all of them warnings: a pod gets one
-// only when latency was left out of its placement. Everything else is a
-// metric.
+// only when something is out of the ordinary. Everything else is a metric.
 const (
-	reasonNoData     = "NetLatencyNoData"
-	reasonNoReplicas = "NetLatencyNoReplicas"
+	reasonNoData        = "NetLatencyNoData"
+	reasonNoReplicas    = "NetLatencyNoReplicas"
+	reasonBadAnnotation = "NetLatencyBadAnnotation"
+	reasonFar           = "NetLatencyFar"
 )
 
-// announce tells the pod's owner, once for a pod, why latency was left out and
-// what to do about it.
-func (p *NetLatency) announce(pod *corev1.Pod, outcome outcome, r *rule, costs *placement.Costs) {
-	if p.recorder == nil || !p.announced.first(pod.UID) {
+// announce tells the pod's owner, once for a pod and a reason, what is out of
+// the ordinary and what to do about it.
+func (p *NetLatency) announce(pod *corev1.Pod, reason, note string) {
+	if p.recorder == nil || !p.announced.first(announcement{pod.UID, reason}) {
 		return
 	}
-	reason, note := p.note(outcome, r, costs)
-	p.recorder.Eventf(pod, nil, corev1.EventTypeWarning, reason, "Scheduling", "%s", note)
+	const most = 1024 // characters of an event's note
+	p.recorder.Eventf(pod, nil, corev1.EventTypeWarning, reason, "Scheduling", "%s", strings.ToValidUTF8(note[:min(len(note), most)], ""))
 }
 
-func (p *NetLatency) note(outcome outcome, r *rule, costs *placement.Costs) (reason, note string) {
+// announceFault tells of an annotation that says nothing.
+func (p *NetLatency) announceFault(pod *corev1.Pod, fault error) {
+	if fault != nil {
+		p.announce(pod, reasonBadAnnotation, fmt.Sprintf("The annotation %s is not understood, and the rules of scheduler profile %s count instead: %v", nearAnnotation, p.metrics.profile, fault))
+	}
+}
+
+func (p *NetLatency) note(outcome outcome, d *demand, costs *placement.Costs) (reason, note string) {
 	if outcome == outcomeNoReplicas {
 		return reasonNoReplicas, fmt.Sprintf("Network latency is left out of this pod's placement: nothing of its targets runs anywhere (%s). "+
 			"Check the selectors of the targets in the configuration of scheduler profile %s, and that what they choose is ready.",
-			listed(p.names(r)), p.metrics.profile)
+			listed(d.names()), p.metrics.profile)
 	}
 	unknown := costs.Uninformed()
 	if len(unknown) == 0 {
-		unknown = p.names(r)
+		unknown = d.names()
 	}
 	return reasonNoData, fmt.Sprintf("Network latency is left out of this pod's placement: there is no fresh measurement of the way to %s. %s",
 		listed(unknown), whatToCheck(p.args.Source))
@@ -56,19 +64,13 @@ func whatToCheck(source config.Source) string {
 	return "Check that the file with the recorded matrix is there and knows these nodes; netlatency_source_failures_total in the scheduler's metrics counts failures to read it."
 }
 
-func (p *NetLatency) names(r *rule) []string {
-	names := make([]string, 0, len(r.targets))
-	for _, at := range r.targets {
-		names = append(names, p.wants[at].Name)
-	}
-	return names
-}
-
-// listed puts names into a sentence, shortened: an event's note has at most
-// 1024 characters.
+// listed puts names into a sentence, shortened.
 func listed(names []string) string {
 	const most = 5
 	rest := ""
+	if len(names) == 0 {
+		return "none"
+	}
 	if len(names) > most {
 		rest = fmt.Sprintf(" and %d more", len(names)-most)
 		names = names[:most]
@@ -76,34 +78,40 @@ func listed(names []string) string {
 	return strings.Join(names, ", ") + rest
 }
 
-// announced remembers the pods that have their event, the last of them: a pod
-// that is tried again and again must not get one each time.
+// announcement is what a pod was told.
+type announcement struct {
+	pod    types.UID
+	reason string
+}
+
+// announced remembers what pods were told, the last of it: a pod that is tried
+// again and again must not get an event each time.
 type announced struct {
 	mu    sync.Mutex
-	known map[types.UID]bool
-	order []types.UID // a ring once it is full
+	known map[announcement]bool
+	order []announcement // a ring once it is full
 	next  int
 }
 
 const announcedMost = 4096
 
-// first reports whether uid is met for the first time.
-func (a *announced) first(uid types.UID) bool {
+// first reports whether a is met for the first time.
+func (a *announced) first(now announcement) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.known[uid] {
+	if a.known[now] {
 		return false
 	}
 	if a.known == nil {
-		a.known = make(map[types.UID]bool)
+		a.known = make(map[announcement]bool)
 	}
 	if len(a.order) < announcedMost {
-		a.order = append(a.order, uid)
+		a.order = append(a.order, now)
 	} else {
 		delete(a.known, a.order[a.next])
-		a.order[a.next] = uid
+		a.order[a.next] = now
 		a.next = (a.next + 1) % announcedMost
 	}
-	a.known[uid] = true
+	a.known[now] = true
 	return true
 }

@@ -15,7 +15,6 @@ import (
 	"github.com/netlatency/netlatency/apis/config"
 	"github.com/netlatency/netlatency/pkg/latency"
 	"github.com/netlatency/netlatency/pkg/source"
-	"github.com/netlatency/netlatency/pkg/target"
 )
 
 // matrixSource publishes a matrix over and over until its context ends.
@@ -89,8 +88,8 @@ type feed struct {
 	matrix atomic.Pointer[latency.Matrix]
 
 	mu      sync.Mutex
-	wakes   []chan<- struct{}      // of the profiles
-	targets []func() []*target.Set // of the profiles
+	wakes   []chan<- struct{} // of the profiles
+	peersOf []func() []string // of the profiles
 }
 
 func (f *feed) publish(matrix *latency.Matrix) {
@@ -105,14 +104,12 @@ func (f *feed) publish(matrix *latency.Matrix) {
 // peers is the nodes on which targets of any of the profiles run.
 func (f *feed) peers() []string {
 	f.mu.Lock()
-	targets := f.targets
+	profiles := f.peersOf
 	f.mu.Unlock()
 	unique := make(map[string]bool)
-	for _, sets := range targets {
-		for _, set := range sets() {
-			for _, replica := range set.Replicas {
-				unique[replica.Node] = true
-			}
+	for _, nodes := range profiles {
+		for _, node := range nodes() {
+			unique[node] = true
 		}
 	}
 	return slices.Collect(maps.Keys(unique))
@@ -136,7 +133,7 @@ func feedKey(args *config.NetLatencyArgs) (string, error) {
 // subscribe returns the feed that args ask for, tells it where targets run, and
 // lets it wake up the profile at each new matrix. The first profile that asks
 // starts the source.
-func (fs *feeds) subscribe(ctx context.Context, args *config.NetLatencyArgs, client kubernetes.Interface, targets func() []*target.Set, metrics *profileMetrics, wake chan<- struct{}) (*feed, error) {
+func (fs *feeds) subscribe(ctx context.Context, args *config.NetLatencyArgs, client kubernetes.Interface, peers func() []string, metrics *profileMetrics, wake chan<- struct{}) (*feed, error) {
 	key, err := feedKey(args)
 	if err != nil {
 		return nil, fmt.Errorf("tell the source from others: %w", err)
@@ -152,7 +149,7 @@ func (fs *feeds) subscribe(ctx context.Context, args *config.NetLatencyArgs, cli
 	}
 	f.mu.Lock()
 	f.wakes = append(f.wakes, wake)
-	f.targets = append(f.targets, targets)
+	f.peersOf = append(f.peersOf, peers)
 	f.mu.Unlock()
 	if !running {
 		if fs.by == nil {

@@ -7,6 +7,8 @@ import (
 	"k8s.io/component-base/metrics"
 	"k8s.io/component-base/metrics/legacyregistry"
 	"k8s.io/klog/v2"
+
+	"github.com/netlatency/netlatency/pkg/latency"
 )
 
 // outcome is what came of a pod in PreScore.
@@ -40,22 +42,58 @@ var (
 		StabilityLevel: metrics.ALPHA,
 	}, []string{"profile", "in"})
 
+	activations = metrics.NewCounterVec(&metrics.CounterOpts{
+		Name:           "netlatency_activations_total",
+		Help:           "Pods that had waited for a node within the limits of their targets and were tried again because one may have come.",
+		StabilityLevel: metrics.ALPHA,
+	}, []string{"profile"})
+
+	placements = metrics.NewCounterVec(&metrics.CounterOpts{
+		Name:           "netlatency_placements_total",
+		Help:           "Pods with targets by what the cost of their node rests on, the weakest of its targets' (unknown, group, reverse, measured, local), and by what kept them from the nearest node if they are not equally near: a plugin that refuses it, or scores.",
+		StabilityLevel: metrics.ALPHA,
+	}, []string{"profile", "basis", "kept_by"})
+
+	placementCosts = metrics.NewHistogramVec(&metrics.HistogramOpts{
+		Name:           "netlatency_placement_cost_seconds",
+		Help:           "Expected latency of pods to their targets, on the nodes that they were placed on.",
+		Buckets:        placementBuckets,
+		StabilityLevel: metrics.ALPHA,
+	}, []string{"profile"})
+
+	placementExcess = metrics.NewHistogramVec(&metrics.HistogramOpts{
+		Name:           "netlatency_placement_excess_seconds",
+		Help:           "By how much that is more than on the nearest node of all.",
+		Buckets:        placementBuckets,
+		StabilityLevel: metrics.ALPHA,
+	}, []string{"profile"})
+
+	// From within a rack to across an ocean.
+	placementBuckets = []float64{0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25}
+
 	states = &stateCollector{plugins: make(map[string]*NetLatency)}
 )
 
 // profileMetrics is the counters of one profile.
 type profileMetrics struct {
-	profile  string
-	scorings [outcomes]metrics.CounterMetric
-	panics   *metrics.CounterVec
+	profile     string
+	scorings    [outcomes]metrics.CounterMetric
+	activations metrics.CounterMetric
+	placements  *metrics.CounterVec
+	cost        metrics.ObserverMetric
+	excess      metrics.ObserverMetric
+	panics      *metrics.CounterVec
 }
 
 func newProfileMetrics(profile string) *profileMetrics {
 	registering.Do(func() {
-		legacyregistry.MustRegister(scorings, panics)
+		legacyregistry.MustRegister(scorings, activations, placements, placementCosts, placementExcess, panics)
 		legacyregistry.CustomMustRegister(states)
 	})
-	m := &profileMetrics{profile: profile, panics: panics}
+	m := &profileMetrics{
+		profile: profile, activations: activations.WithLabelValues(profile), panics: panics,
+		placements: placements, cost: placementCosts.WithLabelValues(profile), excess: placementExcess.WithLabelValues(profile),
+	}
 	for i, name := range outcomeNames {
 		m.scorings[i] = scorings.WithLabelValues(profile, name)
 	}
@@ -87,9 +125,11 @@ var (
 	lastSuccess     = desc("netlatency_source_last_success_timestamp_seconds", "Unix time at the end of the last round in which the source could be read: an agent answered, every query did, or the file was as it should be. There is none before the first.", "source")
 	targetReplicas  = desc("netlatency_target_replicas", "Ready replicas of a target (nodes, for a node target), or the last known ones in its grace period.", "target")
 	targetNodes     = desc("netlatency_target_nodes", "Nodes on which a target runs.", "target")
+	targetCoverage  = desc("netlatency_target_coverage_nodes", "Nodes by what their latency to a target rests on: unknown, group, reverse, measured or local.", "target", "basis")
+	targetsKept     = desc("netlatency_targets", "Targets that are kept current, also of pods' own annotations; empty is those of them that run nowhere.", "state")
 	targetLeftOut   = desc("netlatency_target_nodes_left_out", "Nodes on which targets run that the agents are not told of, because there are more than 500. Of the replica that tells them.")
 	targetFailures  = desc("netlatency_target_slices_failures_total", "Failed requests of what tells the agents on which nodes targets run.")
-	allDescriptions = []*metrics.Desc{matrixAge, matrixPairs, sourceAgents, sourceFailures, droppedRows, discoveryErrors, roundDuration, lastSuccess, targetReplicas, targetNodes, targetLeftOut, targetFailures}
+	allDescriptions = []*metrics.Desc{matrixAge, matrixPairs, sourceAgents, sourceFailures, droppedRows, discoveryErrors, roundDuration, lastSuccess, targetReplicas, targetNodes, targetCoverage, targetsKept, targetLeftOut, targetFailures}
 )
 
 func desc(name, help string, labels ...string) *metrics.Desc {
@@ -153,11 +193,24 @@ func (p *NetLatency) collect(ch chan<- metrics.Metric) {
 		send(targetFailures, metrics.CounterValue, float64(stats.Failures))
 	}
 	for i, set := range p.targets.Sets() {
-		replicas := 0
+		if p.targets.Configured(i) == nil {
+			continue // it runs elsewhere for each pod
+		}
+		name, replicas := p.args.Targets[i].Name, 0
 		for _, replica := range set.Replicas {
 			replicas += replica.Count
 		}
-		send(targetReplicas, metrics.GaugeValue, float64(replicas), p.wants[i].Name)
-		send(targetNodes, metrics.GaugeValue, float64(len(set.Replicas)), p.wants[i].Name)
+		send(targetReplicas, metrics.GaugeValue, float64(replicas), name)
+		send(targetNodes, metrics.GaugeValue, float64(len(set.Replicas)), name)
+	}
+	kept, empty := p.targets.Census()
+	send(targetsKept, metrics.GaugeValue, float64(kept), "kept")
+	send(targetsKept, metrics.GaugeValue, float64(empty), "empty")
+	if view := p.view.Load(); view != nil {
+		for name, latencies := range view.coverage(p.rules) {
+			for basis := latency.Unknown; basis <= latency.Local; basis++ {
+				send(targetCoverage, metrics.GaugeValue, float64(latencies.ByBasis(basis)), name, basis.String())
+			}
+		}
 	}
 }

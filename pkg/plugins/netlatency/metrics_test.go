@@ -56,6 +56,9 @@ func exposed(t *testing.T, profile string) []string {
 			if family.GetType() == dto.MetricType_COUNTER {
 				value = m.GetCounter().GetValue()
 			}
+			if h := m.GetHistogram(); h != nil {
+				value = float64(h.GetSampleCount())
+			}
 			if mine {
 				lines = append(lines, fmt.Sprintf("%s %s%v", family.GetName(), labels.String(), value))
 			}
@@ -83,8 +86,11 @@ func TestMetrics(t *testing.T) {
 	c.score(worker())
 	c.clock.Step(90 * time.Second)
 	want := []string{
+		"netlatency_activations_total 0",
 		"netlatency_matrix_age_seconds 90",
 		"netlatency_matrix_pairs 3",
+		"netlatency_placement_cost_seconds 0",
+		"netlatency_placement_excess_seconds 0",
 		"netlatency_scorings_total outcome=no_data 0",
 		"netlatency_scorings_total outcome=no_replicas 0",
 		"netlatency_scorings_total outcome=no_targets 0",
@@ -96,10 +102,22 @@ func TestMetrics(t *testing.T) {
 		"netlatency_source_failures_total reason=timeout source=agents 7",
 		"netlatency_source_last_success_timestamp_seconds source=agents 1.7829072e+09",
 		"netlatency_source_round_seconds source=agents 0.25",
+		"netlatency_target_coverage_nodes basis=group target=gpu 0",
+		"netlatency_target_coverage_nodes basis=group target=qdrant 0",
+		"netlatency_target_coverage_nodes basis=local target=gpu 0",
+		"netlatency_target_coverage_nodes basis=local target=qdrant 0",
+		"netlatency_target_coverage_nodes basis=measured target=gpu 0",
+		"netlatency_target_coverage_nodes basis=measured target=qdrant 2",
+		"netlatency_target_coverage_nodes basis=reverse target=gpu 0",
+		"netlatency_target_coverage_nodes basis=reverse target=qdrant 0",
+		"netlatency_target_coverage_nodes basis=unknown target=gpu 2",
+		"netlatency_target_coverage_nodes basis=unknown target=qdrant 0",
 		"netlatency_target_nodes target=gpu 0",
 		"netlatency_target_nodes target=qdrant 2",
 		"netlatency_target_replicas target=gpu 0",
 		"netlatency_target_replicas target=qdrant 3",
+		"netlatency_targets state=empty 1",
+		"netlatency_targets state=kept 2",
 	}
 	if diff := cmp.Diff(want, exposed(t, c.plugin.metrics.profile)); diff != "" {
 		t.Errorf("metrics (-want +got):\n%s", diff)
@@ -108,7 +126,7 @@ func TestMetrics(t *testing.T) {
 
 func TestAnnouncedRemembersTheLastPods(t *testing.T) {
 	var a announced
-	uid := func(i int) types.UID { return types.UID(strconv.Itoa(i)) }
+	uid := func(i int) announcement { return announcement{types.UID(strconv.Itoa(i)), reasonNoData} }
 	for i := range announcedMost + 10 {
 		if !a.first(uid(i)) {
 			t.Fatalf("pod %d is new and was not", i)

@@ -36,14 +36,18 @@ import (
 // its arguments less "Args".
 const Name = "NetLatency"
 
-// NetLatency scores nodes by measured latency to a pod's targets.
+// NetLatency scores nodes by measured latency to a pod's targets, and keeps
+// pods off nodes beyond the limits that targets have.
 type NetLatency struct {
 	args    *config.NetLatencyArgs
 	band    placement.Band
-	wants   []want
 	rules   []rule
 	targets *target.Index
+	demands *demands
+	waiting waiting
 	feed    *feed
+	handle  fwk.Handle
+	pods    corelisters.PodLister
 	// publisher tells the agents where targets run; nil when nobody is told.
 	publisher *target.Publisher
 	nodes     corelisters.NodeLister
@@ -59,15 +63,22 @@ type NetLatency struct {
 	// viewing serialises the making of views; readers only load view.
 	viewing sync.Mutex
 	view    atomic.Pointer[view]
-	// cycle is the scheduling cycle that PreScore prepared last.
+	// moved asks the goroutine of admit to look through the waiting pods.
+	moved chan struct{}
+	// cycle is the scheduling cycle that was prepared last.
 	cycle atomic.Pointer[cycle]
 }
 
 var (
-	_ fwk.PreScorePlugin  = &NetLatency{}
-	_ fwk.ScorePlugin     = &NetLatency{}
-	_ fwk.ScoreExtensions = &NetLatency{}
-	_ fwk.SignPlugin      = &NetLatency{}
+	_ fwk.PreFilterPlugin   = &NetLatency{}
+	_ fwk.FilterPlugin      = &NetLatency{}
+	_ fwk.EnqueueExtensions = &NetLatency{}
+	_ fwk.PreScorePlugin    = &NetLatency{}
+	_ fwk.ScorePlugin       = &NetLatency{}
+	_ fwk.ScoreExtensions   = &NetLatency{}
+	_ fwk.SignPlugin        = &NetLatency{}
+	_ fwk.ReservePlugin     = &NetLatency{}
+	_ fwk.BindPlugin        = &NetLatency{}
 )
 
 // New returns the factory of the plugin for all profiles of one scheduler.
@@ -98,33 +109,40 @@ func newPlugin(ctx context.Context, args *config.NetLatencyArgs, handle fwk.Hand
 	if factory == nil {
 		return nil, errors.New("the scheduler has no informers: NetLatency needs pods and nodes")
 	}
-	rules, err := newRules(args)
+	targets, err := target.NewIndex(args.Targets, factory, handle.ClientSet(), clock)
 	if err != nil {
 		return nil, err
 	}
-	targets, err := target.NewIndex(args.Targets, factory, clock)
+	rules, err := newRules(args, targets)
 	if err != nil {
 		return nil, err
 	}
 	p := &NetLatency{
 		args:     args,
 		band:     placement.Band{Ratio: args.Band.Ratio, Floor: args.Band.Floor.Duration},
-		wants:    newWants(args),
 		rules:    rules,
 		targets:  targets,
+		demands:  newDemands(args, targets),
+		handle:   handle,
+		pods:     factory.Core().V1().Pods().Lister(),
 		nodes:    factory.Core().V1().Nodes().Lister(),
 		clock:    clock,
 		recorder: handle.EventRecorder(),
 		metrics:  newProfileMetrics(handle.ProfileName()),
 		wake:     make(chan struct{}, 1),
+		moved:    make(chan struct{}, 1),
 	}
+	targets.Notify(p.moved)
 	registration, err := factory.Core().V1().Nodes().Informer().AddEventHandler(p.nodeHandler())
 	if err != nil {
 		return nil, fmt.Errorf("watch nodes: %w", err)
 	}
 	p.nodesSynced = registration.HasSynced
+	if _, err := factory.Core().V1().Pods().Informer().AddEventHandler(p.podHandler(ctx)); err != nil {
+		return nil, fmt.Errorf("watch pods: %w", err)
+	}
 	ctx = klog.NewContext(ctx, klog.FromContext(ctx).WithValues("plugin", Name, "profile", handle.ProfileName()))
-	if p.feed, err = feeds.subscribe(ctx, args, handle.ClientSet(), targets.Sets, p.metrics, p.wake); err != nil {
+	if p.feed, err = feeds.subscribe(ctx, args, handle.ClientSet(), targets.Nodes, p.metrics, p.wake); err != nil {
 		return nil, err
 	}
 	if p.publisher, err = publishers.follow(ctx, p, handle.ClientSet()); err != nil {
@@ -133,6 +151,7 @@ func newPlugin(ctx context.Context, args *config.NetLatencyArgs, handle fwk.Hand
 	publishMetrics(ctx, p)
 	go p.metrics.guard(ctx, "targets", targets.Run)
 	go p.metrics.guard(ctx, "views", p.run)
+	go p.metrics.guard(ctx, "waiting pods", p.admit)
 	return p, nil
 }
 
@@ -142,20 +161,20 @@ func (p *NetLatency) Name() string { return Name }
 // signatureKey names what SignPod adds to a pod's signature.
 const signatureKey = Name + ".Targets()"
 
-// SignPod signs the targets that the pod's rule gives it, with all that the
-// configuration says about them: pods of the same targets rank nodes alike,
-// whatever their labels and namespaces. Versions of the matrix and of targets
-// are left out, or no two pods would share a ranking; one that outlives a
-// matrix does so for half a second.
+// SignPod signs what the pod wants to be near, with all that is said about it,
+// limits among it: pods that want the same rank nodes alike, whatever their
+// labels and namespaces, unless these tell which target is meant. Versions of
+// the matrix and of targets are left out, or no two pods would share a ranking;
+// one that outlives a matrix does so for half a second, and Filter is run again.
 func (p *NetLatency) SignPod(ctx context.Context, pod *corev1.Pod) (fragments []fwk.SignFragment, status *fwk.Status) {
 	defer func() {
 		if p.metrics.survived(ctx, "SignPod", recover()) {
 			fragments, status = nil, fwk.NewStatus(fwk.Unschedulable, "the targets of the pod could not be signed")
 		}
 	}()
-	rule := p.ruleFor(pod)
-	if rule == nil {
+	d, _ := p.demandFor(pod)
+	if d == nil {
 		return nil, nil
 	}
-	return rule.signature, nil
+	return d.signature, nil
 }

@@ -252,7 +252,7 @@ func TestEachKindOfSourceCanBeOpened(t *testing.T) {
 			}
 			c := newCluster(t, setting{args: args})
 			c.plugin.args.Source = args.Source
-			if _, note := c.plugin.note(outcomeNoData, &rule{}, placement.NewCosts(placement.NewNodes(nil), nil)); !strings.Contains(note, "Check that the ") {
+			if _, note := c.plugin.note(outcomeNoData, &demand{}, placement.NewCosts(placement.NewNodes(nil), nil)); !strings.Contains(note, "Check that the ") {
 				t.Errorf("an event that does not say what to check: %s", note)
 			}
 		})
@@ -299,6 +299,43 @@ func TestSignPod(t *testing.T) {
 			}
 		})
 	}
+	t.Run("what differs from pod to pod", func(t *testing.T) {
+		head := config.Target{Name: "head", Weight: 1, Aggregation: config.AggregationMean, Pods: &config.PodsTarget{
+			LabelSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"a": "b"}}, MatchLabelKeys: []string{"ray.io/cluster"},
+		}}
+		limit := limited(qdrant, config.UnknownAllow)
+		rejecting := limited(qdrant, config.UnknownReject)
+		near := func(target config.Target) *NetLatency { return newCluster(t, setting{args: newArgs(target)}).plugin }
+		shared, plain, allows, rejects := near(head), near(qdrant), near(limit), near(rejecting)
+		labelled := func(namespace, cluster string) *corev1.Pod {
+			return st.MakePod().Name("w").Namespace(namespace).Label("ray.io/cluster", cluster).Obj()
+		}
+		annotated := func(namespace, text string) *corev1.Pod {
+			return st.MakePod().Name("w").Namespace(namespace).Annotation(nearAnnotation, text).Obj()
+		}
+		for name, tt := range map[string]struct {
+			a, b []fwk.SignFragment
+			same bool
+		}{
+			"the same Ray cluster":                   {sign(shared, labelled("ray", "one")), sign(shared, labelled("ray", "one")), true},
+			"another Ray cluster":                    {sign(shared, labelled("ray", "one")), sign(shared, labelled("ray", "two")), false},
+			"one of the same name elsewhere":         {sign(shared, labelled("ray", "one")), sign(shared, labelled("other", "one")), false},
+			"a limit":                                {sign(plain, labelled("ray", "one")), sign(allows, labelled("ray", "one")), false},
+			"a limit that rejects what is unknown":   {sign(rejects, labelled("ray", "one")), sign(allows, labelled("ray", "one")), false},
+			"the same annotation":                    {sign(plain, annotated("ray", "pods(a=b)")), sign(plain, annotated("ray", "pods(a=b)")), true},
+			"the same annotation in another":         {sign(plain, annotated("ray", "pods(a=b)")), sign(plain, annotated("other", "pods(a=b)")), false},
+			"an annotation that says what rules say": {sign(plain, annotated("ray", "qdrant")), sign(plain, labelled("ray", "one")), true},
+			"an annotation that says nothing at all": {sign(plain, annotated("ray", "none")), nil, true},
+			"an annotation that is not understood":   {sign(plain, annotated("ray", "???")), sign(plain, labelled("ray", "one")), true},
+			"an annotation of a target with a limit": {sign(plain, annotated("ray", "qdrant maxRTT=3ms")), sign(allows, labelled("ray", "one")), true},
+			"the same limit of another annotation":   {sign(plain, annotated("ray", "qdrant maxRTT=3ms")), sign(plain, annotated("ray", "qdrant maxRTT=4ms")), false},
+			"one annotation in two spellings":        {sign(plain, annotated("ray", " qdrant ")), sign(plain, annotated("ray", "qdrant weight=1")), true},
+		} {
+			if same := cmp.Equal(tt.a, tt.b); same != tt.same {
+				t.Errorf("%s: signatures equal: %t, want %t\n%v\n%v", name, same, tt.same, tt.a, tt.b)
+			}
+		}
+	})
 	t.Run("a pod without targets signs nothing", func(t *testing.T) {
 		if got := sign(plugin, pod("w-0", "ray", "none")); got != nil {
 			t.Errorf("signed %v", got)

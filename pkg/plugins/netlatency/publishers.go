@@ -2,8 +2,6 @@ package netlatency
 
 import (
 	"context"
-	"maps"
-	"slices"
 	"sync"
 
 	"k8s.io/client-go/kubernetes"
@@ -27,10 +25,17 @@ func (ps *publishers) follow(ctx context.Context, p *NetLatency, client kubernet
 	if to.Namespace == "" {
 		return nil, nil
 	}
-	named := make(map[int]bool)
+	named := make(map[string]bool)
 	for _, r := range p.rules {
-		for _, at := range r.targets {
-			named[at] = true
+		for _, t := range r.targets {
+			named[t.Name] = true
+		}
+	}
+	var places []int
+	for i, t := range p.args.Targets {
+		// One that is elsewhere for each pod is nowhere that could be told.
+		if named[t.Name] && p.targets.Configured(i) != nil {
+			places = append(places, i)
 		}
 	}
 	ps.mu.Lock()
@@ -39,7 +44,7 @@ func (ps *publishers) follow(ctx context.Context, p *NetLatency, client kubernet
 	if !running {
 		publisher = target.NewPublisher(client, to, p.nodes)
 	}
-	if err := publisher.Follow(p.targets, p.args.Targets, slices.Collect(maps.Keys(named))); err != nil {
+	if err := publisher.Follow(p.targets, p.args.Targets, places); err != nil {
 		return nil, err
 	}
 	if !running {

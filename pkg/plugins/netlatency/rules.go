@@ -1,62 +1,32 @@
 package netlatency
 
 import (
-	"encoding/json"
 	"fmt"
-	"slices"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/sets"
-	fwk "k8s.io/kube-scheduler/framework"
 
 	"github.com/netlatency/netlatency/apis/config"
-	"github.com/netlatency/netlatency/pkg/latency"
-	"github.com/netlatency/netlatency/pkg/placement"
+	"github.com/netlatency/netlatency/pkg/target"
 )
-
-// want is a target of the configuration in the terms of the domain.
-type want struct {
-	placement.Target // without its replicas, which come and go
-	statistic        latency.Statistic
-}
-
-func newWants(args *config.NetLatencyArgs) []want {
-	wants := make([]want, len(args.Targets))
-	for i, t := range args.Targets {
-		wants[i] = want{
-			Target: placement.Target{
-				Name:        t.Name,
-				Weight:      int(t.Weight),
-				Aggregation: placement.Aggregation(t.Aggregation),
-			},
-			statistic: profileStatistic(args),
-		}
-		if t.Quantile != nil {
-			wants[i].statistic.Quantile = *t.Quantile
-		}
-	}
-	return wants
-}
-
-func profileStatistic(args *config.NetLatencyArgs) latency.Statistic {
-	return latency.Statistic{TailWeight: args.Statistic.TailWeight, LossPenalty: args.Statistic.LossPenalty.Duration}
-}
 
 // rule gives targets to pods.
 type rule struct {
 	index      int // its place among the rules
 	pods       labels.Selector
 	namespaces sets.Set[string] // empty is all
-	targets    []int            // places among the targets of the configuration
-	signature  []fwk.SignFragment
+	targets    []config.Target
+	// same is the demand of every pod of the rule; nil if it differs by shared,
+	// labels that targets have in common with the pod.
+	same   *demand
+	shared []string
 }
 
 // newRules compiles the rules of args. Without any, every pod wants every
 // target.
-func newRules(args *config.NetLatencyArgs) ([]rule, error) {
+func newRules(args *config.NetLatencyArgs, index *target.Index) ([]rule, error) {
 	place := make(map[string]int, len(args.Targets))
 	all := make([]string, 0, len(args.Targets))
 	for i, t := range args.Targets {
@@ -67,6 +37,7 @@ func newRules(args *config.NetLatencyArgs) ([]rule, error) {
 	if len(given) == 0 && len(all) > 0 {
 		given = []config.Rule{{Targets: all}}
 	}
+	wants := make([]*want, len(args.Targets)) // shared by the rules
 	rules := make([]rule, 0, len(given))
 	for i, r := range given {
 		selector := labels.Everything()
@@ -77,25 +48,40 @@ func newRules(args *config.NetLatencyArgs) ([]rule, error) {
 			}
 		}
 		compiled := rule{index: i, pods: selector, namespaces: sets.New(r.Namespaces...)}
-		var signed []config.Target
+		same := make([]*want, 0, len(r.Targets))
 		for _, name := range r.Targets {
 			at, ok := place[name]
 			if !ok {
 				return nil, fmt.Errorf("rules[%d].targets: there is no target %q", i, name)
 			}
-			compiled.targets = append(compiled.targets, at)
-			signed = append(signed, args.Targets[at])
+			compiled.targets = append(compiled.targets, args.Targets[at])
+			if wants[at] == nil {
+				wants[at] = newWant(args, args.Targets[at], index.Configured(at))
+				wants[at].ofRule = true
+			}
+			same = append(same, wants[at])
 		}
-		// The order in which a rule names its targets does not matter.
-		slices.SortFunc(signed, func(a, b config.Target) int { return strings.Compare(a.Name, b.Name) })
-		text, err := json.Marshal(signed)
-		if err != nil {
-			return nil, fmt.Errorf("sign the targets of rules[%d]: %w", i, err)
+		if compiled.shared = sharedLabels(compiled.targets); len(compiled.shared) == 0 {
+			var err error
+			if compiled.same, err = newDemand(same, compiled.targets); err != nil {
+				return nil, fmt.Errorf("rules[%d]: %w", i, err)
+			}
+			compiled.same.ofRule = true
 		}
-		compiled.signature = []fwk.SignFragment{{Key: signatureKey, Value: string(text)}}
 		rules = append(rules, compiled)
 	}
 	return rules, nil
+}
+
+// sharedLabels is the labels of which targets have the values of the pod.
+func sharedLabels(targets []config.Target) []string {
+	var keys []string
+	for _, t := range targets {
+		if t.Pods != nil {
+			keys = append(keys, t.Pods.MatchLabelKeys...)
+		}
+	}
+	return keys
 }
 
 // ruleFor is the first rule that matches the pod, nil if none does.

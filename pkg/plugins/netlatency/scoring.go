@@ -10,22 +10,6 @@ import (
 	"github.com/netlatency/netlatency/pkg/placement"
 )
 
-const preScoreStateKey = "PreScore" + Name
-
-// preScoreState is what PreScore leaves for Score and NormalizeScore.
-type preScoreState struct{ costs *placement.Costs }
-
-// Clone returns the same state: it never changes.
-func (s *preScoreState) Clone() fwk.StateData { return s }
-
-// cycle is a scheduling cycle and its costs. Score recognises its cycle by the
-// identity of the CycleState: to look the state up by its key would allocate
-// and take longer than all the rest, 5000 times in a large cluster.
-type cycle struct {
-	state fwk.CycleState
-	costs *placement.Costs
-}
-
 // PreScore finds the pod's targets and the costs of all nodes, which are
 // mostly at hand. It returns Skip, and so leaves the choice to other plugins,
 // when the pod has no targets or nothing is known that could tell the nodes
@@ -36,36 +20,42 @@ func (p *NetLatency) PreScore(ctx context.Context, state fwk.CycleState, pod *co
 			status = fwk.NewStatus(fwk.Skip)
 		}
 	}()
-	rule := p.ruleFor(pod)
-	if rule == nil {
+	c := p.cycleOf(state)
+	if c == nil { // no limit has made PreFilter look already
+		c = p.prepare(state, pod)
+	}
+	if c == nil {
 		p.metrics.scorings[outcomeNoTargets].Inc()
 		return fwk.NewStatus(fwk.Skip)
 	}
-	view := p.current()
-	costs := view.costsOf(p.wants, rule, p.targets.Sets())
-	if outcome := outcomeOf(view, rule, costs, nodes); outcome != outcomeScored {
+	if outcome := outcomeOf(c, nodes); outcome != outcomeScored {
 		p.metrics.scorings[outcome].Inc()
-		p.announce(pod, outcome, rule, costs)
+		reason, note := p.note(outcome, c.demand, c.costs)
+		p.announce(pod, reason, note)
 		return fwk.NewStatus(fwk.Skip)
 	}
 	p.metrics.scorings[outcomeScored].Inc()
-	state.Write(preScoreStateKey, &preScoreState{costs: costs})
-	p.cycle.Store(&cycle{state: state, costs: costs})
+	if p.args.AnnotatePlacement {
+		c.feasible = make([]string, len(nodes))
+		for i, node := range nodes {
+			c.feasible[i] = node.Node().Name
+		}
+	}
 	return nil
 }
 
 // outcomeOf says whether costs tell the nodes apart, and if not, what lacks.
-func outcomeOf(view *view, rule *rule, costs *placement.Costs, nodes []fwk.NodeInfo) outcome {
+func outcomeOf(c *cycle, nodes []fwk.NodeInfo) outcome {
 	switch {
-	case view.matrix.Pairs() == 0:
+	case c.view.matrix.Pairs() == 0:
 		return outcomeNoData
-	case len(costs.Missing()) == len(rule.targets):
+	case len(c.costs.Missing()) == len(c.demand.wants):
 		return outcomeNoReplicas
-	case costs.Known() == 0 || len(costs.Uninformed()) > 0:
+	case c.costs.Known() == 0 || len(c.costs.Uninformed()) > 0:
 		return outcomeNoData
 	}
 	for _, node := range nodes {
-		if costs.Of(node.Node().Name) != placement.Unknown {
+		if c.costs.Of(node.Node().Name) != placement.Unknown {
 			return outcomeScored
 		}
 	}
@@ -80,26 +70,11 @@ func (p *NetLatency) Score(ctx context.Context, state fwk.CycleState, _ *corev1.
 			score, status = int64(placement.Unknown), nil
 		}
 	}()
-	costs := p.costsIn(state)
-	if costs == nil {
+	c := p.cycleOf(state)
+	if c == nil {
 		return int64(placement.Unknown), nil
 	}
-	return int64(costs.Of(node.Node().Name)), nil
-}
-
-func (p *NetLatency) costsIn(state fwk.CycleState) *placement.Costs {
-	if c := p.cycle.Load(); c != nil && c.state == state {
-		return c.costs
-	}
-	// Another cycle has begun since, or this is a clone of the state.
-	data, err := state.Read(preScoreStateKey)
-	if err != nil {
-		return nil
-	}
-	if s, ok := data.(*preScoreState); ok {
-		return s.costs
-	}
-	return nil
+	return int64(c.costs.Of(node.Node().Name)), nil
 }
 
 // ScoreExtensions returns the plugin itself.

@@ -249,7 +249,11 @@ func TestAMatrixOfNonsenseNeverFailsAPod(t *testing.T) {
 	for i := range 6 {
 		objects = append(objects, node(fmt.Sprintf("node-%d", i)))
 	}
-	args := newArgs(qdrantTarget())
+	objects = append(objects, gpuNode("node-6"))
+	rejecting := limited(gpuTarget(), config.UnknownReject)
+	rejecting.Aggregation = config.AggregationWorst
+	args := newArgs(limited(qdrantTarget(), config.UnknownAllow), rejecting)
+	args.AnnotatePlacement = true
 	args.Statistic = config.Statistic{TailWeight: 0.1, LossPenalty: metav1.Duration{Duration: 200 * ms}}
 	args.Band = config.Band{}
 	c := newCluster(t, setting{args: args, objects: objects})
@@ -257,7 +261,7 @@ func TestAMatrixOfNonsenseNeverFailsAPod(t *testing.T) {
 	value := func() time.Duration {
 		return []time.Duration{-1, 0, 1, -ms, ms, math.MaxInt64, math.MinInt64, time.Duration(r.Int64()), -time.Duration(r.Int64())}[r.IntN(9)]
 	}
-	scored := 0
+	scored, refused := 0, 0
 	for range 500 {
 		observed := map[latency.Pair]latency.Distribution{}
 		for range 12 {
@@ -272,12 +276,16 @@ func TestAMatrixOfNonsenseNeverFailsAPod(t *testing.T) {
 		if c.score(worker()) != nil {
 			scored++
 		}
+		refused += len(c.filter(worker()))
+		c.place(worker(), fmt.Sprintf("node-%d", r.IntN(9)), "node-0", "node-1", "node-2")
 	}
-	if scored == 0 {
-		t.Error("no matrix led to scores: nothing was tested")
+	if scored == 0 || refused == 0 {
+		t.Errorf("%d matrices led to scores and %d nodes were refused: too little was tested", scored, refused)
 	}
-	if got := counted(t, c.plugin.metrics.panics.WithLabelValues(c.plugin.metrics.profile, "NormalizeScore")); got != 0 {
-		t.Errorf("%v panics on the way", got)
+	for _, line := range exposed(t, c.plugin.metrics.profile) {
+		if strings.HasPrefix(line, "netlatency_panics_total") {
+			t.Error(line)
+		}
 	}
 }
 

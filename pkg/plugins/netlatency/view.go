@@ -2,7 +2,9 @@ package netlatency
 
 import (
 	"context"
-	"sync/atomic"
+	"maps"
+	"slices"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -17,16 +19,27 @@ import (
 
 // view is what is known at one moment, all of it that does not change from pod
 // to pod: the nodes, the estimates between them, and what was computed from
-// these. It is immutable but for its caches, which fill as targets move.
+// these. It is immutable but for what it keeps, which fills as pods ask and
+// targets move.
 type view struct {
 	matrix *latency.Matrix
+	made   time.Time
 	// nodesSynced is whether all nodes were known when the view was made.
 	nodesSynced bool
 	nodes       *placement.Nodes
-	estimates   []*latency.Estimator // by target, one for all of one statistic
-	latencies   []atomic.Pointer[targetLatencies]
-	costs       []atomic.Pointer[ruleCosts]
+	groups      map[string]latency.NodeGroup
+	staleAfter  time.Duration
+
+	mu        sync.Mutex // held to look and to note, never to compute
+	estimates map[latency.Statistic]*latency.Estimator
+	latencies map[*want]*targetLatencies
+	costs     map[*demand]*demandCosts
+	others    int // costs that were noted of demands beyond those of rules
 }
+
+// maxKept bounds what a view keeps of demands beyond those of rules: each takes
+// some 100 kB in a cluster of 5000 nodes.
+const maxKept = 256
 
 // targetLatencies is what was computed from one set of a target.
 type targetLatencies struct {
@@ -34,49 +47,102 @@ type targetLatencies struct {
 	*placement.Latencies
 }
 
-// ruleCosts is what was computed from the latencies to a rule's targets.
-type ruleCosts struct {
+// demandCosts is what was computed from the latencies to a demand's targets.
+type demandCosts struct {
 	of []*targetLatencies
 	*placement.Costs
 }
 
-// costsOf is the costs of the rule's targets where sets say that they run.
-// What was computed before for the same sets is used again, so that only the
-// first pod after a target has moved pays for that target; a new view comes
-// with all of it computed.
-func (v *view) costsOf(wants []want, r *rule, sets []*target.Set) *placement.Costs {
-	if known := v.costs[r.index].Load(); known != nil && known.holdsFor(r, sets) {
+// costsOf is the costs of what d wants, where that runs now. What was computed
+// before for the same sets is used again, so that only the first pod after a
+// target has moved pays for that target; a new view comes with the demands of
+// rules computed.
+func (v *view) costsOf(d *demand) *placement.Costs {
+	v.mu.Lock()
+	known := v.costs[d]
+	v.mu.Unlock()
+	if known != nil && known.current(d) {
 		return known.Costs
 	}
-	now := &ruleCosts{of: make([]*targetLatencies, len(r.targets))}
-	columns := make([]*placement.Latencies, len(r.targets))
-	for i, at := range r.targets {
-		now.of[i] = v.latenciesTo(wants[at], at, sets[at])
+	now := &demandCosts{of: make([]*targetLatencies, len(d.wants))}
+	columns := make([]*placement.Latencies, len(d.wants))
+	for i, w := range d.wants {
+		now.of[i] = v.latenciesTo(w)
 		columns[i] = now.of[i].Latencies
 	}
 	now.Costs = placement.NewCosts(v.nodes, columns)
-	v.costs[r.index].Store(now)
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if !d.ofRule {
+		if v.others++; v.others > maxKept {
+			maps.DeleteFunc(v.costs, func(d *demand, _ *demandCosts) bool { return !d.ofRule })
+			maps.DeleteFunc(v.latencies, func(w *want, _ *targetLatencies) bool { return !w.ofRule })
+			v.others = 1
+		}
+	}
+	v.costs[d] = now
 	return now.Costs
 }
 
-func (c *ruleCosts) holdsFor(r *rule, sets []*target.Set) bool {
-	for i, at := range r.targets {
-		if c.of[i].set != sets[at] {
+// current reports whether all targets are where they were.
+func (c *demandCosts) current(d *demand) bool {
+	for i, w := range d.wants {
+		if c.of[i].set != w.runs.Set() {
 			return false
 		}
 	}
 	return true
 }
 
-func (v *view) latenciesTo(w want, at int, set *target.Set) *targetLatencies {
-	if known := v.latencies[at].Load(); known != nil && known.set == set {
+func (v *view) latenciesTo(w *want) *targetLatencies {
+	set := w.runs.Set()
+	v.mu.Lock()
+	known := v.latencies[w]
+	v.mu.Unlock()
+	if known != nil && known.set == set {
 		return known
 	}
 	t := w.Target
 	t.Replicas = set.Replicas
-	now := &targetLatencies{set: set, Latencies: placement.NewLatencies(v.nodes, t, v.estimates[at])}
-	v.latencies[at].Store(now)
+	now := &targetLatencies{set: set, Latencies: placement.NewLatencies(v.nodes, t, v.estimatesBy(w.statistic))}
+	v.mu.Lock()
+	v.latencies[w] = now
+	v.mu.Unlock()
 	return now
+}
+
+// coverage is the newest latencies to the targets of rules, by name.
+func (v *view) coverage(rules []rule) map[string]*placement.Latencies {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	coverage := make(map[string]*placement.Latencies)
+	for _, r := range rules {
+		if r.same == nil {
+			continue
+		}
+		for _, w := range r.same.wants {
+			if known := v.latencies[w]; known != nil {
+				coverage[w.Name] = known.Latencies
+			}
+		}
+	}
+	return coverage
+}
+
+// estimatesBy is the estimates in terms of a statistic. There are four at
+// most: that of the profile, and one for each quantile.
+func (v *view) estimatesBy(s latency.Statistic) *latency.Estimator {
+	v.mu.Lock()
+	known := v.estimates[s]
+	v.mu.Unlock()
+	if known != nil {
+		return known
+	}
+	e := latency.NewEstimator(v.matrix, s, v.staleAfter, v.groups, v.made)
+	v.mu.Lock()
+	v.estimates[s] = e
+	v.mu.Unlock()
+	return e
 }
 
 // viewSpacing keeps a stream of changes to nodes, as when a cluster starts,
@@ -126,40 +192,45 @@ func (p *NetLatency) renew() *view {
 	defer p.viewing.Unlock()
 	v := &view{
 		matrix:      p.feed.matrix.Load(),
+		made:        p.clock.Now(),
 		nodesSynced: p.nodesSynced(),
-		estimates:   make([]*latency.Estimator, len(p.wants)),
-		latencies:   make([]atomic.Pointer[targetLatencies], len(p.wants)),
-		costs:       make([]atomic.Pointer[ruleCosts], len(p.rules)),
+		staleAfter:  p.args.StaleAfter.Duration,
+		estimates:   make(map[latency.Statistic]*latency.Estimator),
+		latencies:   make(map[*want]*targetLatencies),
+		costs:       make(map[*demand]*demandCosts),
 	}
 	nodes, _ := p.nodes.List(labels.Everything()) // the informers' lister does not fail
 	names := make([]string, 0, len(nodes))
-	groups := make(map[string]latency.NodeGroup, len(nodes))
+	v.groups = make(map[string]latency.NodeGroup, len(nodes))
 	for _, node := range nodes {
 		names = append(names, node.Name)
 		if group := groupOf(node, p.args.ProviderLabels); group != (latency.NodeGroup{}) {
-			groups[node.Name] = group
+			v.groups[node.Name] = group
 		}
 	}
 	v.nodes = placement.NewNodes(names)
-	before := p.view.Load()
-	byStatistic := make(map[latency.Statistic]*latency.Estimator)
-	for i, w := range p.wants {
-		e, ok := byStatistic[w.statistic]
-		if !ok {
-			if before != nil {
-				e = before.estimates[i]
-			}
-			e = e.Next(v.matrix, w.statistic, p.args.StaleAfter.Duration, groups, p.clock.Now())
-			byStatistic[w.statistic] = e
+	// Also by what pods have asked for besides: the first pod after must not
+	// wait for the estimates.
+	if before := p.view.Load(); before != nil {
+		for _, statistic := range before.statistics() {
+			v.estimates[statistic] = before.estimatesBy(statistic).Next(v.matrix, statistic, v.staleAfter, v.groups, v.made)
 		}
-		v.estimates[i] = e
 	}
-	sets := p.targets.Sets()
 	for i := range p.rules {
-		v.costsOf(p.wants, &p.rules[i], sets)
+		if same := p.rules[i].same; same != nil {
+			v.costsOf(same)
+		}
 	}
 	p.view.Store(v)
+	// Those who wait are looked through after the view can be seen.
+	wakeUp(p.moved)
 	return v
+}
+
+func (v *view) statistics() []latency.Statistic {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return slices.Collect(maps.Keys(v.estimates))
 }
 
 // nodeHandler asks for a new view when a node comes or goes or changes its
