@@ -19,6 +19,7 @@ export MATRICES
 
 SCENARIO ?= test/sandbox/scenarios/metro.yaml
 REPORT ?= build/demo.json
+SKEW ?= all
 
 .PHONY: help
 help: ## Show this help
@@ -45,6 +46,10 @@ test-unit: ## Unit tests, with the race detector on what is concurrent
 .PHONY: test-integration
 test-integration: ## Tests on real parts: API server, KubeRay, kwok, agents and scheduler in a sandbox
 	hack/test-integration.sh
+
+.PHONY: test-skew
+test-skew: ## A burst on each other Kubernetes, whose control planes it builds: minutes for each (SKEW=1.34 for one)
+	NETLATENCY_TEST_SKEW=$(SKEW) go test -count=1 -timeout 3h -v -run TestVersionSkew ./test/integration
 
 .PHONY: bench
 bench: ## Benchmarks beside their baselines, into build/bench.json (MATRICES=directory of measured networks)

@@ -8,6 +8,7 @@ if [[ -n $unformatted ]]; then
 	echo "$unformatted" >&2
 	exit 1
 fi
+# Not hack/tools/kubernetes-*, which only make test-skew downloads.
 for module in . hack/tools/kwok hack/tools/kuberay hack/tools/lint hack/tools/prometheus; do
 	(cd "$module" && go mod verify >/dev/null && go mod tidy -diff)
 done

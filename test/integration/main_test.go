@@ -22,8 +22,7 @@ const variableBinDir = "NETLATENCY_TEST_BIN_DIR"
 
 func TestMain(m *testing.M) {
 	if namespace.Outside() {
-		// Modules are downloaded here: the sandbox has no way out.
-		binDir, err := cluster.Build(context.Background(), func(line string) { fmt.Fprintln(os.Stderr, line) }, append(sandbox.Programs, cluster.Prometheus, cluster.Promtool)...)
+		binDir, err := build()
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
@@ -34,10 +33,30 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// build builds what the tests run. Modules are downloaded here: the sandbox has
+// no way out.
+func build() (string, error) {
+	programs := append([]cluster.Binary{cluster.Prometheus, cluster.Promtool}, sandbox.Programs...)
+	for _, version := range skewedVersions() {
+		other, err := cluster.KubernetesOf(version)
+		if err != nil {
+			return "", fmt.Errorf("%s: %w", variableSkew, err)
+		}
+		programs = append(programs, other...)
+	}
+	return cluster.Build(context.Background(), func(line string) { fmt.Fprintln(os.Stderr, line) }, programs...)
+}
+
 // start starts the sandbox of a shipped scenario, changed by adjust where that
 // is not nil. It ends with the test; when the test failed the logs of all parts
 // are kept.
 func start(t *testing.T, name string, adjust func(*scenario.Scenario)) *sandbox.Sandbox {
+	t.Helper()
+	return startOn(t, "", name, adjust)
+}
+
+// startOn is start on another version of Kubernetes; "" is the one we link.
+func startOn(t *testing.T, kubernetes, name string, adjust func(*scenario.Scenario)) *sandbox.Sandbox {
 	t.Helper()
 	data, err := scenarios.Files.ReadFile(name)
 	if err != nil {
@@ -50,7 +69,7 @@ func start(t *testing.T, name string, adjust func(*scenario.Scenario)) *sandbox.
 	if adjust != nil {
 		adjust(script)
 	}
-	s, err := sandbox.Start(context.Background(), sandbox.Options{Scenario: script, BinDir: os.Getenv(variableBinDir)})
+	s, err := sandbox.Start(context.Background(), sandbox.Options{Scenario: script, BinDir: os.Getenv(variableBinDir), Kubernetes: kubernetes})
 	if err != nil {
 		t.Fatal(err)
 	}

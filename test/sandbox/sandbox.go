@@ -23,6 +23,8 @@ type Options struct {
 	Scenario *scenario.Scenario
 	// BinDir is where cluster.Build put the Programs.
 	BinDir string
+	// Kubernetes is the version of the control plane, as in cluster.Options.
+	Kubernetes string
 	// HostAccess writes Kubeconfig and lets the host's programs in. A program
 	// can do that once.
 	HostAccess bool
@@ -113,7 +115,7 @@ func (s *Sandbox) startCluster(ctx context.Context, options Options) error {
 	}
 	var err error
 	s.Cluster, err = cluster.Start(ctx, cluster.Options{
-		Dir: filepath.Join(s.dir.path, "cluster"), BinDir: options.BinDir, Nodes: specs, KubeRay: true, Progress: options.Progress,
+		Dir: filepath.Join(s.dir.path, "cluster"), BinDir: options.BinDir, Kubernetes: options.Kubernetes, Nodes: specs, KubeRay: true, Progress: options.Progress,
 	})
 	if err != nil {
 		return err

@@ -8,20 +8,21 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
 
-// kubernetesVersion is what the control plane says it is. Built from modules
-// it knows no version of its own, and clients parse what it reports.
-const kubernetesVersion = "v1.36.3"
-
-const modulePath = "github.com/netlatency/netlatency"
+const (
+	modulePath       = "github.com/netlatency/netlatency"
+	kubernetesModule = "k8s.io/kubernetes"
+)
 
 // A Binary is a program the sandbox runs, built from source.
 type Binary struct {
-	// Name of the file in build/bin. For packages of our own module it is also
-	// the last element of pkg, since go names the files of a joint build.
+	// Name of the file in build/bin, or in a folder of it. Where several
+	// packages of a module are built it ends as pkg does, since go names the
+	// files of a joint build.
 	Name string
 	// module is the directory, below the repository, of the go.mod to build
 	// in; pkg the import path.
@@ -38,7 +39,7 @@ type version int
 
 const (
 	versionBuiltIn  version = iota // it knows itself
-	versionUpstream                // kubernetesVersion
+	versionUpstream                // the Kubernetes that its go.mod requires
 	versionOwn                     // the description of the commit
 )
 
@@ -54,6 +55,26 @@ var (
 // ControlPlane are the binaries that Start needs; the rest are the programs
 // under test.
 var ControlPlane = []Binary{Kubernetes, Kwok, KubeRay}
+
+// OtherKubernetes are the minor versions that a control plane can be of instead
+// of the one we link. Each has a module of its own, hack/tools/kubernetes-<minor>.
+var OtherKubernetes = []string{"1.34", "1.35", "1.37"}
+
+// KubernetesOf returns the API server, controller manager and default scheduler
+// of one of OtherKubernetes, which Start needs beside the ControlPlane.
+func KubernetesOf(minor string) ([]Binary, error) {
+	if !slices.Contains(OtherKubernetes, minor) {
+		return nil, fmt.Errorf("kubernetes %q: want one of %s, or nothing for the version of our go.mod", minor, strings.Join(OtherKubernetes, ", "))
+	}
+	return []Binary{
+		kubernetesOf(minor, "kube-apiserver"), kubernetesOf(minor, "kube-controller-manager"), kubernetesOf(minor, "kube-scheduler"),
+	}, nil
+}
+
+func kubernetesOf(minor, program string) Binary {
+	folder := "kubernetes-" + minor
+	return Binary{Name: folder + "/" + program, module: "hack/tools/" + folder, pkg: kubernetesModule + "/cmd/" + program, version: versionUpstream}
+}
 
 // Build brings the binaries up to date, one after the other (each build uses
 // every core), and returns the directory they are in. What is up to date
@@ -96,7 +117,10 @@ func Build(ctx context.Context, progress func(string), binaries ...Binary) (stri
 const noticeable = 5 * time.Second
 
 func buildTogether(ctx context.Context, root, binDir string, binaries []Binary, progress func(string)) error {
-	args := buildArguments(ctx, root, binDir, binaries)
+	args, err := buildArguments(ctx, root, binDir, binaries)
+	if err != nil {
+		return err
+	}
 	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Dir = filepath.Join(root, binaries[0].module)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -109,7 +133,7 @@ func buildTogether(ctx context.Context, root, binDir string, binaries []Binary, 
 	what := strings.Join(names, ", ")
 	started := time.Now()
 	announce := time.AfterFunc(noticeable, func() { progress("building " + what) })
-	err := cmd.Run()
+	err = cmd.Run()
 	announced := !announce.Stop()
 	if err != nil {
 		return fmt.Errorf("build %s (go %s, in %s): %w\n%s", what, strings.Join(args, " "), cmd.Dir, err, out.Bytes())
@@ -124,18 +148,21 @@ func buildTogether(ctx context.Context, root, binDir string, binaries []Binary, 
 // is: go links anew what was linked with other flags. None changes what is compiled, so that all
 // binaries and the tests share one build cache. -buildvcs=false because a stamp
 // of the commit would relink everything at every commit.
-func buildArguments(ctx context.Context, root, binDir string, binaries []Binary) []string {
+func buildArguments(ctx context.Context, root, binDir string, binaries []Binary) ([]string, error) {
 	ldflags := "-s -w"
-	switch binaries[0].version {
-	case versionUpstream:
-		ldflags += " -X " + versionVariable + "=" + kubernetesVersion
-	case versionOwn:
-		ldflags += " -X " + versionVariable + "=" + kubernetesVersion + " -X " + ownVersionVariable + "=" + describeCommit(ctx, root)
-	case versionBuiltIn:
+	if binaries[0].version != versionBuiltIn {
+		kubernetes, err := goList(ctx, filepath.Join(root, binaries[0].module), "{{.Version}}", kubernetesModule)
+		if err != nil {
+			return nil, err
+		}
+		ldflags += " -X " + versionVariable + "=" + kubernetes
+	}
+	if binaries[0].version == versionOwn {
+		ldflags += " -X " + ownVersionVariable + "=" + describeCommit(ctx, root)
 	}
 	output := filepath.Join(binDir, binaries[0].Name)
 	if len(binaries) > 1 {
-		output = binDir + string(filepath.Separator)
+		output = filepath.Dir(output) + string(filepath.Separator)
 	}
 	packages := make([]string, 0, len(binaries))
 	for _, b := range binaries {
@@ -145,11 +172,13 @@ func buildArguments(ctx context.Context, root, binDir string, binaries []Binary)
 	if tags := binaries[0].tags; tags != "" {
 		arguments = append(arguments, "-tags", tags)
 	}
-	return append(arguments, packages...)
+	return append(arguments, packages...), nil
 }
 
-// A scheduler decides by component-base's version what features it may use: it
-// is Kubernetes' also in our own programs, and ours stands beside it.
+// Built from modules, Kubernetes knows no version of its own, and clients parse
+// what it reports. A scheduler decides by component-base's version what features
+// it may use: it is Kubernetes' also in our own programs, and ours stands beside
+// it.
 const (
 	versionVariable    = "k8s.io/component-base/version.gitVersion"
 	ownVersionVariable = modulePath + "/pkg/version.version"
@@ -173,18 +202,24 @@ func repositoryRoot(ctx context.Context) (string, error) {
 }
 
 // moduleDir is where go keeps the source of a module that the go.mod in dir
-// requires; it is downloaded when it is not there.
+// requires.
 func moduleDir(ctx context.Context, dir, module string) (string, error) {
-	cmd := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", module)
+	found, err := goList(ctx, dir, "{{.Dir}}", module)
+	if err == nil && found == "" {
+		err = fmt.Errorf("module %s is not downloaded: run `go mod download` in %s", module, dir)
+	}
+	return found, err
+}
+
+// goList is what go knows of a module that the go.mod in dir requires.
+func goList(ctx context.Context, dir, format, module string) (string, error) {
+	cmd := exec.CommandContext(ctx, "go", "list", "-m", "-f", format, module)
 	cmd.Dir = dir
 	out, err := cmd.Output()
 	if err != nil {
 		return "", fmt.Errorf("locate module %s (run it from inside the repository): %w%s", module, err, stderrOf(err))
 	}
-	if found := strings.TrimSpace(string(out)); found != "" {
-		return found, nil
-	}
-	return "", fmt.Errorf("module %s is not downloaded: run `go mod download` in %s", module, dir)
+	return strings.TrimSpace(string(out)), nil
 }
 
 func stderrOf(err error) string {

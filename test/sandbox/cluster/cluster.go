@@ -37,6 +37,10 @@ type Options struct {
 	Dir string
 	// BinDir is where Build put the ControlPlane.
 	BinDir string
+	// Kubernetes is the minor version of the API server, the controller manager
+	// and the default scheduler: one of OtherKubernetes, which Build must have
+	// built, or "" for the version we link.
+	Kubernetes string
 	// Nodes to create; all of them are Ready when Start returns.
 	Nodes []NodeSpec
 	// KubeRay adds the KubeRay operator and the Ray dashboard, which needs the
@@ -74,6 +78,11 @@ var errStopped = errors.New("the cluster was stopped")
 func Start(ctx context.Context, options Options) (*Cluster, error) {
 	if options.Progress == nil {
 		options.Progress = func(string) {}
+	}
+	if options.Kubernetes != "" {
+		if _, err := KubernetesOf(options.Kubernetes); err != nil {
+			return nil, err
+		}
 	}
 	c := &Cluster{options: options}
 	c.alive, c.end = context.WithCancelCause(ctx)

@@ -34,7 +34,7 @@ func (c *Cluster) startAPIServer(ctx context.Context) error {
 		return err
 	}
 	// The API server waits for etcd itself.
-	if err := c.run("kube-apiserver", nil, Kubernetes, c.apiServerFlags(etcd)...); err != nil {
+	if err := c.run("kube-apiserver", nil, c.kubernetes("kube-apiserver"), c.apiServerFlags(etcd)...); err != nil {
 		return err
 	}
 	if err := c.waitReadyz(ctx); err != nil {
@@ -95,6 +95,14 @@ var controllers = []string{
 	"taint-eviction-controller",
 }
 
+// kubernetes is the binary of a program whose version the options choose.
+func (c *Cluster) kubernetes(program string) Binary {
+	if c.options.Kubernetes == "" {
+		return Kubernetes
+	}
+	return kubernetesOf(c.options.Kubernetes, program)
+}
+
 // startControllers starts the controller manager, the default scheduler and
 // kwok. What they do is waited for later, by those who need it.
 func (c *Cluster) startControllers(ctx context.Context) error {
@@ -110,7 +118,7 @@ func (c *Cluster) startControllers(ctx context.Context) error {
 		return err
 	}
 
-	if err := c.run("kube-controller-manager", nil, Kubernetes,
+	if err := c.run("kube-controller-manager", nil, c.kubernetes("kube-controller-manager"),
 		"--kubeconfig="+admin,
 		"--controllers="+strings.Join(controllers, ","),
 		"--service-account-private-key-file="+c.credentials.file("service-accounts.key"),
@@ -127,7 +135,7 @@ func (c *Cluster) startControllers(ctx context.Context) error {
 		return err
 	}
 	// The default scheduler is the yardstick: nothing of it is tuned.
-	if err := c.run("kube-scheduler", nil, Kubernetes,
+	if err := c.run("kube-scheduler", nil, c.kubernetes("kube-scheduler"),
 		"--kubeconfig="+scheduler,
 		"--leader-elect=false",
 		"--secure-port=0",

@@ -35,7 +35,8 @@ const annotationDown = "sandbox.netlatency.io/down"
 // kubeletPods is a kubelet's default of maxPods.
 const kubeletPods = "110"
 
-func (n NodeSpec) object() *corev1.Node {
+// object is the Node, with a kubelet of that version.
+func (n NodeSpec) object(kubelet string) *corev1.Node {
 	labels := map[string]string{
 		corev1.LabelHostname:   n.Name,
 		corev1.LabelOSStable:   "linux",
@@ -61,7 +62,7 @@ func (n NodeSpec) object() *corev1.Node {
 				{Type: corev1.NodeHostName, Address: n.Name},
 			},
 			NodeInfo: corev1.NodeSystemInfo{
-				KubeletVersion:  kubernetesVersion,
+				KubeletVersion:  kubelet,
 				OperatingSystem: "linux",
 				Architecture:    "amd64",
 			},
@@ -70,12 +71,16 @@ func (n NodeSpec) object() *corev1.Node {
 }
 
 func (c *Cluster) createNodes(ctx context.Context, nodes []NodeSpec) error {
+	version, err := c.client.Discovery().ServerVersion()
+	if err != nil {
+		return fmt.Errorf("version of the API server: %w", err)
+	}
 	for _, n := range nodes {
 		if !n.InternalIP.IsValid() {
 			return fmt.Errorf("node %q has no internal IP", n.Name)
 		}
 		// Unlike other kinds a Node may be created with its status.
-		_, err := c.client.CoreV1().Nodes().Create(ctx, n.object(), metav1.CreateOptions{})
+		_, err := c.client.CoreV1().Nodes().Create(ctx, n.object(version.GitVersion), metav1.CreateOptions{})
 		if err != nil && !apierrors.IsAlreadyExists(err) {
 			return fmt.Errorf("create node %q: %w", n.Name, err)
 		}

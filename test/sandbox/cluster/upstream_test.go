@@ -85,6 +85,35 @@ subjects: [{kind: ServiceAccount, name: kuberay-operator}]
 	}
 }
 
+func TestOtherKubernetesIsWhatItsModuleRequires(t *testing.T) {
+	root, err := repositoryRoot(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, minor := range OtherKubernetes {
+		binaries, err := KubernetesOf(minor)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, b := range binaries {
+			version, err := goList(t.Context(), filepath.Join(root, b.module), "{{.Version}}", kubernetesModule)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !strings.HasPrefix(version, "v"+minor+".") {
+				t.Errorf("%s is built from Kubernetes %s", b.Name, version)
+			}
+		}
+	}
+}
+
+func TestKubernetesOfAnotherVersionIsRefused(t *testing.T) {
+	want := `kubernetes "1.33": want one of 1.34, 1.35, 1.37, or nothing for the version of our go.mod`
+	if _, err := Start(t.Context(), Options{Dir: t.TempDir(), Kubernetes: "1.33"}); err == nil || err.Error() != want {
+		t.Errorf("error %v, want %s", err, want)
+	}
+}
+
 // The Makefile builds the same binaries. With other flags the two would link
 // them anew in turn.
 func TestMakefileBuildsWithTheSameFlags(t *testing.T) {
@@ -96,10 +125,17 @@ func TestMakefileBuildsWithTheSameFlags(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	flags := buildArguments(t.Context(), root, "bin", []Binary{Agent})[3]
-	flags = strings.Replace(flags, "="+kubernetesVersion, "=$(KUBERNETES_VERSION)", 1)
+	arguments, err := buildArguments(t.Context(), root, "bin", []Binary{Agent})
+	if err != nil {
+		t.Fatal(err)
+	}
+	kubernetes, err := goList(t.Context(), root, "{{.Version}}", kubernetesModule)
+	if err != nil {
+		t.Fatal(err)
+	}
+	flags := strings.Replace(arguments[3], "="+kubernetes, "=$(KUBERNETES_VERSION)", 1)
 	flags = strings.Replace(flags, "="+describeCommit(t.Context(), root), "=$(VERSION)", 1)
-	for _, want := range []string{"export CGO_ENABLED := 0\n", "KUBERNETES_VERSION := " + kubernetesVersion + "\n", "LDFLAGS := " + flags + "\n"} {
+	for _, want := range []string{"export CGO_ENABLED := 0\n", "KUBERNETES_VERSION := " + kubernetes + "\n", "LDFLAGS := " + flags + "\n"} {
 		if !strings.Contains(string(makefile), want) {
 			t.Errorf("Makefile lacks %q", want)
 		}
