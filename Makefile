@@ -36,7 +36,7 @@ build: ## Build the scheduler and the agent into build/bin
 	go build -ldflags "$(LDFLAGS)" -o build/bin/scheduler ./cmd/scheduler
 
 .PHONY: test
-test: verify lint test-unit test-integration ## Run everything that .ci/run runs
+test: verify lint test-unit test-perf-smoke test-integration ## Run everything that .ci/run runs
 
 .PHONY: test-unit
 test-unit: ## Unit tests, with the race detector on what is concurrent
@@ -46,6 +46,10 @@ test-unit: ## Unit tests, with the race detector on what is concurrent
 test-integration: ## Tests on real parts: API server, KubeRay, kwok, agents and scheduler in a sandbox
 	hack/test-integration.sh
 
+.PHONY: test-perf-smoke
+test-perf-smoke: ## The benchmark of whole schedulers at a small size: does each workload run, and the plugin do its part?
+	PERF_NODES=200 PERF_PODS=100 PERF_ROUNDS=1 hack/perf.sh build/perf-smoke.txt
+
 .PHONY: bench
 bench: ## Benchmarks beside their baselines, into build/bench.json (MATRICES=directory of measured networks)
 	hack/bench.sh
@@ -53,7 +57,15 @@ bench: ## Benchmarks beside their baselines, into build/bench.json (MATRICES=dir
 .PHONY: bench-estimates
 bench-estimates: ## The part of bench that judges estimates, into build/estimates.json (MATRICES=directory of measured networks)
 	@mkdir -p build
-	go run ./hack/bench -demo= -benchmarks= -output build/estimates.json
+	go run ./hack/bench -demo= -benchmarks= -perf= -peers= -output build/estimates.json
+
+.PHONY: bench-perf
+bench-perf: ## The part of bench that times whole schedulers, into build/perf.txt (PERF_NODES=5000 PERF_PODS=10000 PERF_ROUNDS=10)
+	hack/perf.sh
+
+.PHONY: bench-peers
+bench-peers: ## The part of bench that runs other schedulers' plugins, into build/peers.txt
+	hack/peers.sh
 
 .PHONY: lint
 lint: ## golangci-lint and go vet

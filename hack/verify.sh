@@ -8,7 +8,7 @@ if [[ -n $unformatted ]]; then
 	echo "$unformatted" >&2
 	exit 1
 fi
-for module in . hack/tools/kwok hack/tools/kuberay hack/tools/lint hack/tools/prometheus; do
+for module in . hack/tools/kwok hack/tools/kuberay hack/tools/lint hack/tools/prometheus test/peers; do
 	(cd "$module" && go mod verify >/dev/null && go mod tidy -diff)
 done
 hack/verify-codegen.sh

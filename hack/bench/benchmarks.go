@@ -258,18 +258,7 @@ func (s samples) medians(benchmark string, units []string) ([]float64, error) {
 // addBenchmarks adds what the benchmarks found.
 func (r results) addBenchmarks(s samples) error {
 	for _, p := range pairs {
-		ours, err := s.median(p.ours, p.measured)
-		if err != nil {
-			return err
-		}
-		theirs, err := s.median(p.theirs, p.measured)
-		if err != nil {
-			return err
-		}
-		if err := r.add(p.name, result{
-			Value: p.scale * ours, Unit: p.unit, Baseline: p.scale * theirs, BaselineName: p.baselineName,
-			Target: p.target, Better: lower,
-		}); err != nil {
+		if err := r.addPair(s, p, lower); err != nil {
 			return err
 		}
 	}
@@ -279,4 +268,19 @@ func (r results) addBenchmarks(s samples) error {
 		}
 	}
 	return nil
+}
+
+func (r results) addPair(s samples, p pair, better direction) error {
+	ours, err := s.median(p.ours, p.measured)
+	if err != nil {
+		return err
+	}
+	theirs, err := s.median(p.theirs, p.measured)
+	if err != nil {
+		return err
+	}
+	return r.add(p.name, result{
+		Value: p.scale * ours, Unit: p.unit, Baseline: p.scale * theirs, BaselineName: p.baselineName,
+		Target: p.target, Better: better,
+	})
 }

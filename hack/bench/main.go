@@ -17,6 +17,8 @@ func main() {
 	var in inputs
 	flag.StringVar(&in.demo, "demo", "build/demo.json", "report of the demo; empty leaves it out")
 	flag.StringVar(&in.benchmarks, "benchmarks", "build/bench.txt", "output of go test -bench; empty leaves it out")
+	flag.StringVar(&in.perf, "perf", "build/perf.txt", "output of hack/perf.sh; empty leaves it out")
+	flag.StringVar(&in.peers, "peers", "build/peers.txt", "output of hack/peers.sh; empty leaves it out")
 	flag.BoolVar(&in.estimates, "estimates", true, "judge estimates on generated networks and on those in -matrices")
 	flag.StringVar(&in.matrices, "matrices", os.Getenv("MATRICES"), "directory with measured networks, NAME-1.txt.gz and so on")
 	output := flag.String("output", "build/bench.json", "file to write")
@@ -29,9 +31,9 @@ func main() {
 
 // inputs is where results come from; what is empty is left out.
 type inputs struct {
-	demo, benchmarks string // files
-	estimates        bool
-	matrices         string // directory
+	demo, benchmarks, perf, peers string // files
+	estimates                     bool
+	matrices                      string // directory
 }
 
 func run(in inputs, output string, table io.Writer) error {
@@ -49,18 +51,15 @@ func run(in inputs, output string, table io.Writer) error {
 			return fmt.Errorf("%s: %w", in.demo, err)
 		}
 	}
-	if in.benchmarks != "" {
-		printed, err := os.Open(in.benchmarks)
-		if err != nil {
-			return fmt.Errorf("read benchmarks: %w", err)
+	for _, b := range []struct {
+		file string
+		add  func(samples) error
+	}{{in.benchmarks, r.addBenchmarks}, {in.perf, r.addPerf}, {in.peers, r.addPeers}} {
+		if b.file == "" {
+			continue
 		}
-		defer printed.Close()
-		samples, err := parse(printed)
-		if err != nil {
-			return fmt.Errorf("read benchmarks from %s: %w", in.benchmarks, err)
-		}
-		if err := r.addBenchmarks(samples); err != nil {
-			return fmt.Errorf("%s: %w", in.benchmarks, err)
+		if err := readBenchmarks(b.file, b.add); err != nil {
+			return err
 		}
 	}
 	if in.estimates {
@@ -77,5 +76,22 @@ func run(in inputs, output string, table io.Writer) error {
 		return fmt.Errorf("write results: %w", err)
 	}
 	r.table(table)
+	return nil
+}
+
+// readBenchmarks gives add what the output of go test -bench in file says.
+func readBenchmarks(file string, add func(samples) error) error {
+	printed, err := os.Open(file)
+	if err != nil {
+		return fmt.Errorf("read benchmarks: %w", err)
+	}
+	defer printed.Close()
+	samples, err := parse(printed)
+	if err != nil {
+		return fmt.Errorf("read benchmarks from %s: %w", file, err)
+	}
+	if err := add(samples); err != nil {
+		return fmt.Errorf("%s: %w", file, err)
+	}
 	return nil
 }
