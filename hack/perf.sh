@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Schedules pods by the thousand in upstream's harness, with the plugin, without
 # it and by pod affinity in turns, and writes what go test -bench prints of it.
-# The rounds of full size take two hours on two processors.
+# The rounds of full size take hours.
 #
 # usage: hack/perf.sh [build/perf.txt]    PERF_NODES=5000 PERF_PODS=10000
 #                                         PERF_ROUNDS=10
