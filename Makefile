@@ -37,7 +37,7 @@ build: ## Build the scheduler and the agent into build/bin
 	go build -ldflags "$(LDFLAGS)" -o build/bin/scheduler ./cmd/scheduler
 
 .PHONY: test
-test: verify lint test-unit test-integration ## Run everything that .ci/run runs
+test: verify lint test-unit test-perf-smoke test-integration ## Run everything that .ci/run runs
 
 .PHONY: test-unit
 test-unit: ## Unit tests, with the race detector on what is concurrent
@@ -51,6 +51,10 @@ test-integration: ## Tests on real parts: API server, KubeRay, kwok, agents and 
 test-skew: ## A burst on each other Kubernetes, whose control planes it builds: minutes for each (SKEW=1.34 for one)
 	NETLATENCY_TEST_SKEW=$(SKEW) go test -count=1 -timeout 3h -v -run TestVersionSkew ./test/integration
 
+.PHONY: test-perf-smoke
+test-perf-smoke: ## The benchmark of whole schedulers at a small size: does each workload run, and the plugin do its part?
+	PERF_NODES=200 PERF_PODS=100 PERF_ROUNDS=1 hack/perf.sh build/perf-smoke.txt
+
 .PHONY: bench
 bench: ## Benchmarks beside their baselines, into build/bench.json (MATRICES=directory of measured networks)
 	hack/bench.sh
@@ -58,7 +62,15 @@ bench: ## Benchmarks beside their baselines, into build/bench.json (MATRICES=dir
 .PHONY: bench-estimates
 bench-estimates: ## The part of bench that judges estimates, into build/estimates.json (MATRICES=directory of measured networks)
 	@mkdir -p build
-	go run ./hack/bench -demo= -benchmarks= -output build/estimates.json
+	go run ./hack/bench -demo= -benchmarks= -perf= -peers= -output build/estimates.json
+
+.PHONY: bench-perf
+bench-perf: ## The part of bench that times whole schedulers, into build/perf.txt (PERF_NODES=5000 PERF_PODS=10000 PERF_ROUNDS=10)
+	hack/perf.sh
+
+.PHONY: bench-peers
+bench-peers: ## The part of bench that runs other schedulers' plugins, into build/peers.txt
+	hack/peers.sh
 
 .PHONY: lint
 lint: ## golangci-lint and go vet

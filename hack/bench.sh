@@ -6,6 +6,7 @@
 # usage: hack/bench.sh    REPORT=file is the demo's report (build/demo.json)
 #                         MATRICES=directory has measured networks to judge
 #                         estimates on, NAME-1.txt.gz and so on
+#                         PERF_NODES, PERF_PODS, PERF_ROUNDS as in hack/perf.sh
 set -euo pipefail
 cd "$(dirname "$0")/.."
 report=${REPORT:-build/demo.json}
@@ -62,6 +63,13 @@ for round in 1 2 3 4 5; do
 			echo "# a benchmark of $package failed"
 	done
 done | tee build/bench.txt
+
+hack/peers.sh
+if [[ -f build/perf.txt ]]; then
+	echo "What whole schedulers took is that of build/perf.txt, $(date -r build/perf.txt '+%F %T'). Delete it, or run make bench-perf, for new numbers."
+else
+	hack/perf.sh
+fi
 
 echo
 go run ./hack/bench -demo "$report" -benchmarks build/bench.txt -output build/bench.json

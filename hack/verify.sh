@@ -8,7 +8,8 @@ if [[ -n $unformatted ]]; then
 	echo "$unformatted" >&2
 	exit 1
 fi
-# Not hack/tools/kubernetes-*, which only make test-skew downloads.
+# Not test/peers nor hack/tools/kubernetes-*, which have other versions of all of
+# Kubernetes: only make bench-peers and make test-skew download them.
 for module in . hack/tools/kwok hack/tools/kuberay hack/tools/lint hack/tools/prometheus; do
 	(cd "$module" && go mod verify >/dev/null && go mod tidy -diff)
 done

@@ -294,7 +294,7 @@ func (s samples) medians(benchmark string, units []string) ([]float64, error) {
 func (r results) addBenchmarks(s samples) error {
 	var errs []error
 	for _, p := range pairs {
-		errs = append(errs, r.addPair(s, p))
+		errs = append(errs, r.addPair(s, p, lower))
 	}
 	for _, c := range contests() {
 		errs = append(errs, r.addContest(s, c))
@@ -302,7 +302,7 @@ func (r results) addBenchmarks(s samples) error {
 	return errors.Join(errs...)
 }
 
-func (r results) addPair(s samples, p pair) error {
+func (r results) addPair(s samples, p pair, better direction) error {
 	ours, err := s.median(p.ours, p.measured)
 	if err != nil {
 		return err
@@ -313,6 +313,6 @@ func (r results) addPair(s samples, p pair) error {
 	}
 	return r.add(p.name, result{
 		Value: p.scale * ours, Unit: p.unit, Baseline: p.scale * theirs, BaselineName: p.baselineName,
-		Target: p.target, Better: lower,
+		Target: p.target, Better: better,
 	})
 }

@@ -19,6 +19,8 @@ func main() {
 	var in inputs
 	flag.StringVar(&in.demo, "demo", "build/demo.json", "report of the demo; empty leaves it out")
 	flag.StringVar(&in.benchmarks, "benchmarks", "build/bench.txt", "output of go test -bench; empty leaves it out")
+	flag.StringVar(&in.perf, "perf", "build/perf.txt", "output of hack/perf.sh; empty leaves it out")
+	flag.StringVar(&in.peers, "peers", "build/peers.txt", "output of hack/peers.sh; empty leaves it out")
 	flag.BoolVar(&in.estimates, "estimates", true, "judge estimates on generated networks and on those in -matrices")
 	flag.StringVar(&in.matrices, "matrices", os.Getenv("MATRICES"), "directory with measured networks, NAME-1.txt.gz and so on")
 	output := flag.String("output", "build/bench.json", "file to write")
@@ -31,9 +33,9 @@ func main() {
 
 // inputs is where results come from; what is empty is left out.
 type inputs struct {
-	demo, benchmarks string // files
-	estimates        bool
-	matrices         string // directory
+	demo, benchmarks, perf, peers string // files
+	estimates                     bool
+	matrices                      string // directory
 }
 
 // run writes what results there are, also where it returns an error: what one
@@ -46,9 +48,15 @@ func run(in inputs, output string, table io.Writer) error {
 			errs = append(errs, fmt.Errorf("report of the demo %s: %w", in.demo, err))
 		}
 	}
-	if in.benchmarks != "" {
-		if err := r.addPrinted(in.benchmarks); err != nil {
-			errs = append(errs, fmt.Errorf("benchmarks %s: %w", in.benchmarks, err))
+	for _, b := range []struct {
+		file string
+		add  func(samples) error
+	}{{in.benchmarks, r.addBenchmarks}, {in.perf, r.addPerf}, {in.peers, r.addPeers}} {
+		if b.file == "" {
+			continue
+		}
+		if err := addPrinted(b.file, b.add); err != nil {
+			errs = append(errs, fmt.Errorf("benchmarks %s: %w", b.file, err))
 		}
 	}
 	if in.estimates {
@@ -81,8 +89,8 @@ func (r results) addReport(file string) error {
 	return r.addDemo(&report)
 }
 
-// addPrinted adds what go test -bench printed into file.
-func (r results) addPrinted(file string) error {
+// addPrinted gives add what go test -bench printed into file.
+func addPrinted(file string, add func(samples) error) error {
 	printed, err := os.Open(file)
 	if err != nil {
 		return err
@@ -92,5 +100,5 @@ func (r results) addPrinted(file string) error {
 	if err != nil {
 		return err
 	}
-	return r.addBenchmarks(s)
+	return add(s)
 }

@@ -1,0 +1,138 @@
+package main
+
+import (
+	"fmt"
+	"math"
+	"strings"
+)
+
+const (
+	byNetworkOverhead = "NetworkOverhead of scheduler-plugins, with costs declared from the same measurements"
+
+	throughput = "SchedulingThroughput/Average" // of scheduler_perf, in pods per second
+	trueCost   = "true-cost-ms"
+)
+
+// addPerf adds what scheduler_perf measured in rounds of all workloads.
+func (r results) addPerf(s samples) error {
+	const ours = "perf.Scheduling/used/"
+	var size string
+	for name := range s {
+		if of, ok := strings.CutPrefix(name, ours); ok {
+			if size != "" {
+				return fmt.Errorf("there are runs of %s and of %s: want one size", size, of)
+			}
+			size = of
+		}
+	}
+	runs := func(workload string) []float64 { return s["perf.Scheduling/"+workload+"/"+size][throughput] }
+
+	for _, c := range []struct {
+		name, workload, with, baselineName string
+		target                             float64
+	}{
+		{"perf_ratio_unused", "unused", "no-plugin", "the same profile without the plugin", 0.95},
+		{"perf_ratio_used", "used", "no-plugin", "the same profile without the plugin", 0.95},
+		{"perf_ratio_used_vs_affinity", "used", "pod-affinity", "preferred pod affinity by zone, without the plugin", 2},
+	} {
+		i, err := ratio(runs(c.workload), runs(c.with))
+		if err != nil {
+			return fmt.Errorf("%s of %s: %w", c.workload, size, err)
+		}
+		if err := r.add(c.name, result{
+			Value: i.low, Unit: "ratio", Baseline: 1, Target: new(c.target), Better: higher,
+			BaselineName: fmt.Sprintf("%s; lower end of the 95 %% interval from %.3f to %.3f of pods per second, %d rounds of %s", c.baselineName, i.low, i.high, len(runs(c.with)), size),
+		}); err != nil {
+			return err
+		}
+	}
+
+	for _, p := range []struct {
+		pair
+		better direction
+	}{
+		{pair{"perf_pods_per_second_unused", "unused/" + size, "no-plugin/" + size, throughput, "pods/s", 1, "no plugin, " + size, nil}, higher},
+		{pair{"perf_pods_per_second_used", "used/" + size, "no-plugin/" + size, throughput, "pods/s", 1, "no plugin, " + size, nil}, higher},
+		{pair{"perf_pods_per_second_used_vs_affinity", "used/" + size, "pod-affinity/" + size, throughput, "pods/s", 1, "preferred pod affinity by zone, " + size, nil}, higher},
+		{pair{"perf_cost_ms_used_vs_affinity", "used/" + size, "pod-affinity/" + size, trueCost, "ms", 1, "preferred pod affinity by zone, " + size, nil}, lower},
+	} {
+		p.ours, p.theirs = "perf.Scheduling/"+p.ours, "perf.Scheduling/"+p.theirs
+		if err := r.addPair(s, p.pair, p.better); err != nil {
+			return err
+		}
+	}
+	nodes, _, _ := strings.Cut(size, "/")
+	return r.addPair(s, pair{
+		"batch_hints_per_pod", "perf.Scheduling/burst/" + nodes + "/100pods", "perf.Scheduling/burst-no-plugin/" + nodes + "/100pods",
+		"hints/pod", "ratio", 1, "no plugin, " + nodes + ", a burst of 100 workers that each fill a node", new(0.9),
+	}, higher)
+}
+
+// addPeers adds what peers and our plugin took on the same nodes and pods.
+func (r results) addPeers(s samples) error {
+	for _, p := range []struct{ name, size string }{
+		{"plugin_cycle_us_5000_nodes_warm", "5000nodes/50targets"},
+		{"plugin_cycle_us_5000_nodes_warm_10_targets", "5000nodes/10targets"},
+	} {
+		theirs, err := s.median("peers.NetworkOverhead/"+p.size, "ns/op")
+		if err != nil {
+			return err
+		}
+		if err := r.addPair(s, pair{
+			p.name, "netlatency.Cycle/" + p.size + "/warm", "peers.NetworkOverhead/" + p.size,
+			"ns/op", "µs", 1e-3, byNetworkOverhead, new(min(500, 1e-3*theirs/50)),
+		}, lower); err != nil {
+			return err
+		}
+	}
+	for _, network := range []string{"healthy", "slow-uplinks"} {
+		by := func(plugin string) string {
+			return "peers.Placement/" + network + "/" + plugin + "/5000nodes/50targets/100workers"
+		}
+		best, err := s.median(by("best"), trueCost)
+		if err != nil {
+			return err
+		}
+		name := "placement_cost_ms_" + strings.ReplaceAll(network, "-", "_")
+		if err := r.addPair(s, pair{name + "_vs_networkoverhead", by("netlatency"), by("networkoverhead"), trueCost, "ms", 1, byNetworkOverhead, nil}, lower); err != nil {
+			return err
+		}
+		if err := r.addPair(s, pair{
+			name + "_vs_best", by("netlatency"), by("best"), trueCost, "ms", 1, "the nodes of least true cost",
+			new(best + max(0.1, 0.1*best)), // what counts as equally near by default
+		}, lower); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// interval holds the true mean with 95 % confidence.
+type interval struct{ low, high float64 }
+
+// ratio is the interval of the geometric mean of ours to theirs, which were
+// measured in pairs: what disturbs the machine for a while meets both of one.
+func ratio(ours, theirs []float64) (interval, error) {
+	if len(ours) != len(theirs) {
+		return interval{}, fmt.Errorf("there are %d rounds of it and %d of what it is compared with: want as many", len(ours), len(theirs))
+	}
+	n := float64(len(ours))
+	if n < 2 {
+		return interval{}, fmt.Errorf("%v rounds with a %s: want at least 2, and pods for some seconds", n, throughput)
+	}
+	var mean, squares float64
+	for i := range ours {
+		mean += math.Log(ours[i]/theirs[i]) / n
+	}
+	for i := range ours {
+		d := math.Log(ours[i]/theirs[i]) - mean
+		squares += d * d
+	}
+	half := student[min(len(ours)-2, len(student)-1)] * math.Sqrt(squares/(n-1)/n)
+	return interval{math.Exp(mean - half), math.Exp(mean + half)}, nil
+}
+
+// student is the 97.5th percentile of Student's t distribution by degrees of
+// freedom, from 1. It falls: for more than there are the last is on the safe
+// side.
+var student = []float64{12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086}
