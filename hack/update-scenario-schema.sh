@@ -9,6 +9,7 @@ if [[ ${1-} == --verify ]]; then
 		exit 1
 	fi
 else
+	mkdir -p build
 	go run ./hack/scenario-schema >build/scenario.schema.json
 	mv build/scenario.schema.json "$schema"
 fi
