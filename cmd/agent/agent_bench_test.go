@@ -108,6 +108,7 @@ func BenchmarkAgent(b *testing.B) {
 
 // benchmarkAgent takes ten seconds for each of reads.
 func benchmarkAgent(b *testing.B, built string, benchPeers, reads int) {
+	b.Helper()
 	port := benchPort(b)
 	peers := startOthers(b, benchPeers, port)
 	server := httptest.NewServer(endpointSlices(benchPeers, peers))

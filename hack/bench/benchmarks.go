@@ -292,14 +292,14 @@ func (s samples) medians(benchmark string, units []string) ([]float64, error) {
 // addBenchmarks adds what the benchmarks found. The error names all that they
 // should have and did not.
 func (r results) addBenchmarks(s samples) error {
-	var errs []error
+	var err error
 	for _, p := range pairs {
-		errs = append(errs, r.addPair(s, p, lower))
+		err = errors.Join(err, r.addPair(s, p, lower))
 	}
 	for _, c := range contests() {
-		errs = append(errs, r.addContest(s, c))
+		err = errors.Join(err, r.addContest(s, c))
 	}
-	return errors.Join(errs...)
+	return err
 }
 
 func (r results) addPair(s samples, p pair, better direction) error {

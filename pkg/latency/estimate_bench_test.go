@@ -49,6 +49,7 @@ func BenchmarkNewEstimator(b *testing.B) { benchmarkEstimator(b, false) }
 func BenchmarkNextEstimator(b *testing.B) { benchmarkEstimator(b, true) }
 
 func benchmarkEstimator(b *testing.B, next bool) {
+	b.Helper()
 	for _, bare := range []bool{false, true} {
 		for _, nodes := range []int{600, 5000} {
 			m, groups, _ := cluster(nodes, 150, bare)

@@ -48,10 +48,10 @@ type found struct {
 func (d *drawn) find(levels []level, hash []uint64, now time.Time) (*found, []*blocks) {
 	f := &found{at: now, labelled: levels, pairs: len(d.known)}
 	s := newSearch(d.known, d.held, hash)
-	var fitted []*blocks
-	for seed := range uint64(foundGroupings) {
-		grouping, b := s.find(levels, seed)
-		f.groupings, f.missed, fitted = append(f.groupings, grouping), append(f.missed, b.heldError(d.held)), append(fitted, b)
+	fitted := make([]*blocks, foundGroupings)
+	for at := range fitted {
+		grouping, b := s.find(levels, uint64(at))
+		f.groupings, f.missed, fitted[at] = append(f.groupings, grouping), append(f.missed, b.heldError(d.held)), b
 	}
 	return f, fitted
 }

@@ -157,7 +157,7 @@ func (l *links) degrees() []int32 {
 
 // rowsOf has each of pairs, which are in order, in the rows of both its nodes.
 // The values are those of it by the place in pairs.
-func rowsOf(pairs []pair, nodes int, of func(at int) (value float64, error float32)) adjacency {
+func rowsOf(pairs []pair, nodes int, of func(at int) (value float64, deviation float32)) adjacency {
 	a := adjacency{start: make([]int32, nodes+1), links: make([]link, 2*len(pairs))}
 	for _, p := range pairs {
 		a.start[p.i+1]++
@@ -170,9 +170,9 @@ func rowsOf(pairs []pair, nodes int, of func(at int) (value float64, error float
 	// in pairs, as it must in its row.
 	next := slices.Clone(a.start)
 	for at, p := range pairs {
-		value, error := of(at)
-		a.links[next[p.i]] = link{p.j, error, value}
-		a.links[next[p.j]] = link{p.i, error, value}
+		value, deviation := of(at)
+		a.links[next[p.i]] = link{p.j, deviation, value}
+		a.links[next[p.j]] = link{p.i, deviation, value}
 		next[p.i]++
 		next[p.j]++
 	}

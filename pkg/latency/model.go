@@ -77,7 +77,9 @@ func newModel(l *links, groups map[string]NodeGroup, before *found, now time.Tim
 	if len(d.all) == 0 {
 		return nil
 	}
-	groupings, fitted, kept := [][]level{levels}, []*blocks(nil), (*found)(nil)
+	var groupings [][]level
+	var fitted []*blocks
+	var kept *found
 	if hasPool {
 		var holds bool
 		kept = before
@@ -86,7 +88,7 @@ func newModel(l *links, groups map[string]NodeGroup, before *found, now time.Tim
 		}
 		groupings = kept.groupings
 	} else {
-		fitted = []*blocks{fitBlocks(d.known, levels, true)}
+		groupings, fitted = [][]level{levels}, []*blocks{fitBlocks(d.known, levels, true)}
 	}
 
 	nodes := len(l.names)
