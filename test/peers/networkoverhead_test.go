@@ -82,6 +82,7 @@ func (o *networkOverhead) add(b *testing.B, pod *corev1.Pod) {
 // order of o.nodes. It fails where the plugin rejects a node, because the
 // AppGroup allows any cost.
 func (o *networkOverhead) cycle(b *testing.B, pod *corev1.Pod, scores framework.NodeScoreList) {
+	b.Helper()
 	ctx, state := b.Context(), framework.NewCycleState()
 	if _, status := o.PreFilter(ctx, state, pod, o.nodes); !status.IsSuccess() {
 		b.Fatal(status)

@@ -22,9 +22,11 @@ func BenchmarkPlacement(b *testing.B) {
 }
 
 func benchmarkPlacement(b *testing.B, slow int) {
+	b.Helper()
 	const nodes, targets, workers = 5000, 50, 100
 	c := newCluster(nodes, targets, slow)
 	report := func(b *testing.B, sum time.Duration) {
+		b.Helper()
 		b.ReportMetric(0, "ns/op")
 		b.ReportMetric(sum.Seconds()*1e3/workers, "true-cost-ms")
 	}

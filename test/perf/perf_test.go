@@ -123,7 +123,7 @@ func (w workload) run(b *testing.B) {
 			return untilKnown(ctx, len(c.qdrant))
 		}),
 		perf.WithNodeUpdateFn(func(ctx ktesting.TContext, _ *scheduler.Scheduler, _ *perf.Workload, _ *corev1.NodeList) error {
-			return w.report(ctx, ctx.TB().(*testing.B), c)
+			return w.report(ctx, c)
 		}),
 	)
 }
@@ -178,9 +178,10 @@ func untilKnown(ctx ktesting.TContext, targets int) error {
 	return fmt.Errorf("the plugin did not know the matrix and %d nodes of Qdrant within %v", targets, wait)
 }
 
-// report adds to b what the harness does not measure, and fails where the
-// plugin did something else than the workload is to show.
-func (w workload) report(ctx ktesting.TContext, b *testing.B, c *cluster) error {
+// report adds to the benchmark what the harness does not measure, and fails
+// where the plugin did something else than the workload is to show.
+func (w workload) report(ctx ktesting.TContext, c *cluster) error {
+	b := ctx.TB().(*testing.B)
 	placed, err := ctx.Client().CoreV1().Pods(measured).List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return fmt.Errorf("list the pods: %w", err)

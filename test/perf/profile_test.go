@@ -1,6 +1,7 @@
 package perf
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -56,7 +57,7 @@ func writeProfiles(path, recording string, plugin bool) error {
 		}
 		return os.WriteFile(path, configuration, 0o644)
 	}
-	return fmt.Errorf("the chart has no scheduler-config.yaml")
+	return errors.New("the chart has no scheduler-config.yaml")
 }
 
 func withoutPlugin(configuration []byte) ([]byte, error) {
