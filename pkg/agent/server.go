@@ -151,5 +151,5 @@ type scrapeLog struct{ logger klog.Logger }
 
 // Println implements promhttp.Logger.
 func (l scrapeLog) Println(v ...any) {
-	l.logger.Info("A read was not served in full", "reason", fmt.Sprint(v...))
+	l.logger.V(2).Info("A read was not served in full", "reason", fmt.Sprint(v...))
 }

@@ -145,9 +145,13 @@ func (v *view) estimatesBy(s latency.Statistic) *latency.Estimator {
 	return e
 }
 
-// viewSpacing keeps a stream of changes to nodes, as when a cluster starts,
-// from using up a core.
-const viewSpacing = 200 * time.Millisecond
+// A stream of changes to nodes, as when a cluster starts, must not use up a
+// core: a view is not followed by another before viewSpacing, nor before
+// viewRest times as long as it took, a round at most.
+const (
+	viewSpacing = 200 * time.Millisecond
+	viewRest    = 9
+)
 
 // run makes a view after each change of the matrix or of the nodes, and at
 // least once in a round of the source: measurements grow stale also when
@@ -155,8 +159,10 @@ const viewSpacing = 200 * time.Millisecond
 func (p *NetLatency) run(ctx context.Context) {
 	round := p.args.Source.Interval()
 	for {
+		began := p.clock.Now()
 		p.metrics.guard(ctx, "view", func(context.Context) { p.renew() })
-		if !p.pause(ctx, viewSpacing, nil) || !p.pause(ctx, round, p.wake) {
+		spacing := max(viewSpacing, min(viewRest*p.clock.Since(began), round))
+		if !p.pause(ctx, spacing, nil) || !p.pause(ctx, round, p.wake) {
 			return
 		}
 	}
