@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -64,11 +66,19 @@ type Estimate struct {
 type NodeGroup struct{ Provider, Region, Zone string }
 
 // Estimator answers for pairs of nodes from one Matrix, at one time, in terms
-// of one Statistic. It is immutable. A nil *Estimator knows nothing but Local.
+// of one Statistic. It is immutable, and safe for concurrent use. A nil
+// *Estimator knows nothing but Local.
+//
+// What foresees pairs that were not measured is fitted when one of those is
+// asked for, or with the Estimator if one was asked of that before it: where
+// all that matters is measured, which is so where every node probes the nodes
+// of targets, nobody pays for it.
 type Estimator struct {
 	matrix *Matrix
 	links  *links
-	model  *model // nil if nothing was measured
+	model  func() *model // nil if nothing was measured
+	asked  atomic.Bool   // for a pair that was not measured
+	found  atomic.Pointer[found]
 }
 
 // NewEstimator prepares estimates from matrix as seen at now. A measurement
@@ -82,16 +92,27 @@ func NewEstimator(matrix *Matrix, statistic Statistic, staleAfter time.Duration,
 // Next prepares estimates as NewEstimator does, for less: the groups that e
 // found for nodes without labels are kept, for up to five minutes, while the
 // nodes and their labels are the same and the groups foresee what is measured
-// now nearly as well. Nothing else of e has a part in the estimates. e may be nil.
+// now nearly as well. Nothing else of e has a part in the estimates. e may be
+// nil; groups must not change any more.
 func (e *Estimator) Next(matrix *Matrix, statistic Statistic, staleAfter time.Duration, groups map[string]NodeGroup, now time.Time) *Estimator {
 	l := newLinks(matrix, statistic, groups, func(d *Distribution) bool {
 		return d.Samples > 0 && (staleAfter == 0 || now.Sub(d.Newest) <= staleAfter)
 	})
-	var before *found
-	if e != nil && e.model != nil && slices.Equal(e.links.names, l.names) {
-		before = e.model.found
+	next := &Estimator{matrix: matrix, links: l}
+	if e != nil && slices.Equal(e.links.names, l.names) {
+		next.found.Store(e.found.Load())
 	}
-	return &Estimator{matrix: matrix, links: l, model: newModel(l, groups, before, now)}
+	next.model = sync.OnceValue(func() *model {
+		m := newModel(l, groups, next.found.Load(), now)
+		if m != nil {
+			next.found.Store(m.found)
+		}
+		return m
+	})
+	if e != nil && e.asked.Load() {
+		next.model()
+	}
+	return next
 }
 
 // Matrix is the matrix behind the estimates, nil when there is none.
@@ -125,15 +146,19 @@ func (e *Estimator) Estimate(node, peer string) Estimate {
 	if k := e.links.out.find(j, i); k != nil {
 		return k.estimate(Reverse)
 	}
-	return e.model.answer(i, j)
+	return e.foreseen(i, j)
 }
 
 func (k *link) estimate(basis Basis) Estimate {
 	return Estimate{Latency: time.Duration(k.value), Error: time.Duration(k.error), Basis: basis}
 }
 
-// answer is what the model says; Unknown if it is nil.
-func (m *model) answer(i, j int32) Estimate {
+// foreseen is what the model says; Unknown if there is none.
+func (e *Estimator) foreseen(i, j int32) Estimate {
+	if !e.asked.Load() {
+		e.asked.Store(true)
+	}
+	m := e.model()
 	if m == nil {
 		return Estimate{}
 	}
@@ -208,7 +233,7 @@ func (e *Estimator) To(peer string, nodes Places, into []Estimate) []Estimate {
 		case measured[i] < 0:
 			estimates[k] = out[-measured[i]-1].estimate(Reverse)
 		default:
-			estimates[k] = e.model.answer(i, j)
+			estimates[k] = e.foreseen(i, j)
 		}
 	}
 	return into
