@@ -45,7 +45,8 @@ const (
 
 // Publisher tells the agents on which nodes targets run, in EndpointSlices:
 // one for each target and address family, with one replica for each node. The
-// Service that these name does not exist.
+// Service that these name does not exist. It also tells them, in their own
+// slices, which nodes are no more.
 //
 // Of all that publish under one name the one that holds a Lease of that name
 // writes. Slices say the same as long as the targets stay where they are, and
@@ -53,6 +54,7 @@ const (
 type Publisher struct {
 	client             kubernetes.Interface
 	namespace, service string
+	agents             string // Service of the agents; empty is another's concern
 	nodes              corelisters.NodeLister
 
 	mu       sync.Mutex
@@ -77,11 +79,12 @@ type PublisherStats struct {
 }
 
 // NewPublisher prepares a publisher in the namespace and under the Service name
-// of to. The client needs to get, list, create, update and delete
-// EndpointSlices there, to create Leases and to get and update the one called
-// as the Service.
-func NewPublisher(client kubernetes.Interface, to config.TargetSlices, nodes corelisters.NodeLister) *Publisher {
-	return &Publisher{client: client, namespace: to.Namespace, service: to.Service, nodes: nodes, failing: make(map[string]bool)}
+// of to. agents is the name of the agents' own Service there, empty if their
+// slices are to be left alone. The client needs to get, list, create, update and
+// delete EndpointSlices there, to create Leases and to get and update the one
+// called as the Service, and to get nodes.
+func NewPublisher(client kubernetes.Interface, to config.TargetSlices, agents string, nodes corelisters.NodeLister) *Publisher {
+	return &Publisher{client: client, namespace: to.Namespace, service: to.Service, agents: agents, nodes: nodes, failing: make(map[string]bool)}
 }
 
 // Follow adds those targets of index that have their places in the list. What
@@ -234,6 +237,7 @@ func (p *Publisher) lead(term context.Context) {
 		pause := publishInterval
 		err := p.publish(term)
 		p.note(term, "write EndpointSlices", err)
+		p.note(term, "take nodes that are gone out of the agents' EndpointSlices", p.dropGone(term))
 		if err == nil {
 			failures.Forget(p.service)
 		} else {

@@ -84,7 +84,7 @@ func newTold(t *testing.T, objects []runtime.Object, targets ...config.Target) *
 
 func newPublisher(t *testing.T, client *fake.Clientset, s *still, targets []config.Target) *Publisher {
 	t.Helper()
-	p := NewPublisher(client, toAgents, s.factory.Core().V1().Nodes().Lister())
+	p := NewPublisher(client, toAgents, "", s.factory.Core().V1().Nodes().Lister())
 	var all []int
 	for i := range targets {
 		all = append(all, i)

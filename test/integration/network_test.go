@@ -227,7 +227,11 @@ func seriesOfANodeEndWithIt(ctx context.Context, t *testing.T, s *sandbox.Sandbo
 	}
 	began := time.Now()
 	waitFor(ctx, t, "the series of a node that was removed to end", func() (bool, error) { return !has(), nil })
-	t.Logf("after %.1f s", time.Since(began).Seconds())
+	took := time.Since(began)
+	t.Logf("after %.1f s", took.Seconds())
+	if took > time.Minute {
+		t.Errorf("the series of a node ended %.0f s after it was removed, want a minute at most", took.Seconds())
+	}
 }
 
 func sleep(ctx context.Context, t *testing.T, d time.Duration) {

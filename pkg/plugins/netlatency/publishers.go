@@ -42,7 +42,11 @@ func (ps *publishers) follow(ctx context.Context, p *NetLatency, client kubernet
 	defer ps.mu.Unlock()
 	publisher, running := ps.by[to]
 	if !running {
-		publisher = target.NewPublisher(client, to, p.nodes)
+		agents := ""
+		if source := p.args.Source.Agents; source != nil && source.Namespace == to.Namespace {
+			agents = source.Service
+		}
+		publisher = target.NewPublisher(client, to, agents, p.nodes)
 	}
 	if err := publisher.Follow(p.targets, p.args.Targets, places); err != nil {
 		return nil, err
