@@ -198,7 +198,10 @@ func endpointSlices(n, port int) http.Handler {
 	for i := range n {
 		if i%100 == 0 { // as many as the controller puts into one
 			list.Items = append(list.Items, discoveryv1.EndpointSlice{
-				ObjectMeta:  metav1.ObjectMeta{Name: fmt.Sprintf("agent-%d", i/100), Namespace: "netlatency", ResourceVersion: "1"},
+				ObjectMeta: metav1.ObjectMeta{
+					Name: fmt.Sprintf("agent-%d", i/100), Namespace: "netlatency", ResourceVersion: "1",
+					Labels: map[string]string{discoveryv1.LabelServiceName: "netlatency-agent"},
+				},
 				AddressType: discoveryv1.AddressTypeIPv4,
 				Ports: []discoveryv1.EndpointPort{
 					{Name: new("probe"), Port: new(int32(port))}, {Name: new("http"), Port: new(int32(port))},
