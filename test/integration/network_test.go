@@ -222,6 +222,15 @@ func seriesOfANodeEndWithIt(ctx context.Context, t *testing.T, s *sandbox.Sandbo
 	if !has() {
 		t.Fatalf("the agent on %s has no series of %s", witness, gone)
 	}
+	// A scheduler tells the agents that a node is gone, the one that holds this
+	// Lease. Whoever held it may have been killed a moment ago.
+	waitFor(ctx, t, "a scheduler to hold the Lease of who tells the agents", func() (bool, error) {
+		lease, err := s.Cluster.Client().CoordinationV1().Leases(sandbox.Namespace).Get(ctx, "netlatency-targets", metav1.GetOptions{})
+		if err != nil || lease.Spec.RenewTime == nil {
+			return false, err
+		}
+		return time.Since(lease.Spec.RenewTime.Time) < 15*time.Second, nil // it is renewed every ten
+	})
 	if err := s.Cluster.Client().CoreV1().Nodes().Delete(ctx, gone, metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
