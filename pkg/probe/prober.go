@@ -157,22 +157,27 @@ func (p *prober) reply(from netip.AddrPort, h Header, size int, t4 int64, now re
 		return
 	}
 
-	// The reflector keeps one stamp per session. What it does not bring for a
-	// held packet before this one will not come any more.
-	p.sweep(s, func(held *packet) ending {
-		if !held.held || int32(h.Seq-held.seq) < 0 {
-			return stays
+	// The reflector keeps one stamp per session, and each reply brings that of
+	// the one before. Two that left for different ports are read in any order:
+	// the stamp may come before the reply that it is of, or after a later one.
+	p.sweep(s, func(other *packet) ending {
+		// The kernel's stamp cannot be before the user's own, which is 0 until
+		// it has come; if it is, the reflector's clock was stepped in between.
+		if h.PrevSent && h.PrevSeq == other.seq && h.PrevT3 >= other.userT3 {
+			other.t3 = h.PrevT3
 		}
-		// The kernel's stamp cannot be before the user's own; if it is, the
-		// reflector's clock was stepped in between.
-		if h.PrevSent && h.PrevSeq == held.seq && h.PrevT3 >= held.userT3 {
-			held.t3 = h.PrevT3
+		overtook := int32(h.PrevSeq-other.seq) > 0 && s.waiting(other.seq, h.Seq)
+		if !other.held || int32(h.Seq-other.seq) < 0 || overtook {
+			return stays
 		}
 		return sampled
 	})
 
 	k.received, k.t4 = now, t4
 	k.t2, k.kernelT2, k.userT3 = h.T2, h.KernelT2, h.T3
+	if k.t3 < k.userT3 {
+		k.t3 = 0
+	}
 	if k.late(p.timeout) {
 		p.counters.Ignored[Late]++
 		p.sweep(s, func(other *packet) ending {
@@ -193,7 +198,7 @@ func (p *prober) reply(from netip.AddrPort, h Header, size int, t4 int64, now re
 	if behind < 64 {
 		s.answered |= 1 << behind
 	}
-	if p.hold == 0 {
+	if p.hold == 0 || k.t3 != 0 {
 		p.sweep(s, func(other *packet) ending {
 			if other == k {
 				return sampled
@@ -312,6 +317,13 @@ func (s *session) find(seq uint32) *packet {
 		}
 	}
 	return nil
+}
+
+// waiting says that a packet after one and before another has no reply yet.
+func (s *session) waiting(after, before uint32) bool {
+	return slices.ContainsFunc(s.outstanding, func(k *packet) bool {
+		return !k.held && int32(k.seq-after) > 0 && int32(before-k.seq) > 0
+	})
 }
 
 // key is the peer as sessions know it.

@@ -173,7 +173,12 @@ func TestASampleIsNotHeldForAStampThatCannotComeAnyMore(t *testing.T) {
 		b.receive(first, nil)
 		b.header(second, &first) // answered, and lost on its way
 		b.receive(third, &second)
-		b.want("after the third reply", brief{1, byUser})
+		b.want("while the second reply may come")
+		b.pass(2 * time.Second)
+		b.expire(b.now.at)
+		b.want("after the timeout", brief{2, "lost"})
+		b.receive(b.send(peerA, 0), &third)
+		b.want("after the next reply", brief{1, byUser}, brief{3, byKernel})
 	})
 	t.Run("the reflector has no transmit stamps", func(t *testing.T) {
 		b := newBench(t, time.Second, time.Minute)
@@ -206,6 +211,25 @@ func TestAReplyThatWasOvertakenLeavesLaterSamplesAlone(t *testing.T) {
 	third := b.send(peerA, 0)
 	b.receive(third, &second)
 	b.want("after a third reply", brief{1, byUser}, brief{2, byKernel})
+}
+
+func TestAStampMayComeBeforeTheReplyThatItIsOf(t *testing.T) {
+	b := newBench(t, time.Second, time.Minute)
+	first, second := b.send(peerA, 0), b.send(peerA, 0)
+	before := b.header(first, nil) // which waits in another socket
+	b.receive(second, &first)
+	b.reply(peerA, before, first.size, b.left[first.flight]+oneWay, b.now)
+	b.want("after both replies", brief{1, byKernel})
+
+	third, fourth := b.send(peerA, 0), b.send(peerA, 0)
+	before = b.header(third, &second)
+	stepped := b.header(fourth, &third)
+	stepped.PrevT3 = before.T3 - 1 // the reflector's clock was stepped back
+	b.pass(time.Millisecond)
+	b.reply(peerA, stepped, fourth.size, b.left[fourth.flight]+oneWay, b.now)
+	b.reply(peerA, before, third.size, b.left[third.flight]+oneWay, b.now)
+	b.receive(b.send(peerA, 0), &fourth)
+	b.want("after the step", brief{2, byKernel}, brief{3, byUser}, brief{4, byKernel})
 }
 
 func TestStampsOfOnePeerDoNotTouchAnother(t *testing.T) {
