@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime"
 	"runtime/debug"
+	"slices"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -25,6 +27,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/netlatency/netlatency/pkg/agent"
+	"github.com/netlatency/netlatency/pkg/probe"
 	"github.com/netlatency/netlatency/pkg/version"
 )
 
@@ -94,16 +97,22 @@ Service. It serves them as Prometheus metrics: histograms at /metrics, and at
 }
 
 func run(ctx context.Context, options agent.Options, kubeconfig string) error {
+	// Where the kernel stamps packets nothing is in a hurry, and on a node with
+	// many processors most of what an agent takes is to wake them for each other.
+	// It never takes more than one, whoever reads it or floods it.
+	if os.Getenv("GOMAXPROCS") == "" && !slices.Contains(options.Methods, string(probe.MethodPortable)) {
+		runtime.GOMAXPROCS(1)
+	}
 	config, err := clientConfig(kubeconfig)
 	if err != nil {
 		return err
 	}
 	config.UserAgent = program + "/" + version.String()
-	slices, err := agent.EndpointSlices(config, options.Namespace, options.Service, options.TargetsService)
+	endpoints, err := agent.EndpointSlices(config, options.Namespace, options.Service, options.TargetsService)
 	if err != nil {
 		return err
 	}
-	a, err := agent.New(options, version.String(), slices)
+	a, err := agent.New(options, version.String(), endpoints)
 	if err != nil {
 		return err
 	}

@@ -259,9 +259,10 @@ func (a *Agent) loop(ctx context.Context) {
 }
 
 // sendTick is how late a probe may leave so that those of other peers leave
-// with it: an agent with a thousand peers wakes 200 times a second, not 1000,
-// which is most of what it costs. The spacing of a burst is several of it.
-const sendTick = 5 * time.Millisecond
+// with it: an agent with a thousand peers wakes 100 times a second, not 1000,
+// which is most of what it costs. The default spacing of a burst is twice as
+// long.
+const sendTick = 10 * time.Millisecond
 
 // sendDue sends all that the plan has due at now, and returns when to ask
 // again, zero when there are no peers.

@@ -116,6 +116,7 @@ func (u *UDP) reflect(p *port, d *datagram, request Header, now reading) {
 	for i := range u.replies {
 		if u.replies[i].Session == request.Session {
 			u.flush(p)
+			u.collect(p)
 			break
 		}
 	}
@@ -133,7 +134,8 @@ func (u *UDP) reflect(p *port, d *datagram, request Header, now reading) {
 	}
 }
 
-// flush sends the replies that are prepared, and reads their stamps.
+// flush sends the replies that are prepared. Their stamps are read before the
+// next packets are.
 func (u *UDP) flush(p *port) {
 	if len(u.replies) == 0 {
 		return
@@ -149,6 +151,5 @@ func (u *UDP) flush(p *port) {
 	failures := 0
 	u.engine.flush(p, func(transmit, error) { failures++ })
 	u.reflector.replied(len(u.replies)-failures, failures)
-	u.collect(p)
 	u.replies = u.replies[:0]
 }
