@@ -177,9 +177,11 @@ func loadICMP(ctx context.Context, peers []netip.AddrPort, r *loadResult) error 
 }
 
 // tick is how often an agent looks for probes that are due.
-const tick = 5 * time.Millisecond
+const tick = 10 * time.Millisecond
 
+// run has one processor, as an agent has.
 func (r *loadResult) run(ctx context.Context, e *engine, reflector *Reflector, peers []netip.AddrPort) error {
+	runtime.GOMAXPROCS(1)
 	go func() {
 		var batch []Probe
 		begin := time.Now()
