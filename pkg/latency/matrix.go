@@ -116,6 +116,26 @@ func (m *Matrix) NextSeq(taken time.Time, observed iter.Seq2[Pair, Distribution]
 	return next
 }
 
+// Later builds the matrix that follows m where nothing has changed but the
+// time: each pair is as old at taken as it was when m was taken. m may be nil.
+func (m *Matrix) Later(taken time.Time) *Matrix {
+	if m == nil {
+		return m.Next(taken, nil, Hysteresis{})
+	}
+	later := *m
+	later.version++
+	later.taken = taken
+	later.rows = make([][]cell, len(m.rows))
+	passed := taken.Sub(m.taken)
+	for i, row := range m.rows {
+		later.rows[i] = slices.Clone(row)
+		for at := range row {
+			later.rows[i][at].Newest = row[at].Newest.Add(passed)
+		}
+	}
+	return &later
+}
+
 // sort brings the nodes into the order of their names, whatever the order in
 // which they were observed, and the rows into that of their peers.
 func (m *Matrix) sort() {

@@ -49,6 +49,29 @@ func TestANilMatrixIsEmpty(t *testing.T) {
 	}
 }
 
+func TestALaterMatrixIsTheSameButForTheTime(t *testing.T) {
+	taken := time.Unix(1000, 0)
+	pair := latency.Pair{Node: "a", Peer: "b"}
+	d := steady(1*ms, 50)
+	d.Newest = taken.Add(-time.Second)
+	m := latency.NewMatrix(taken, map[latency.Pair]latency.Distribution{pair: d})
+	later := m.Later(taken.Add(time.Minute))
+	want := d
+	want.Newest = d.Newest.Add(time.Minute)
+	if diff := cmp.Diff(map[latency.Pair]latency.Distribution{pair: want}, maps.Collect(later.All())); diff != "" {
+		t.Errorf("All (-want +got):\n%s", diff)
+	}
+	if later.Version() != 2 || later.Pairs() != 1 || !later.Taken().Equal(taken.Add(time.Minute)) {
+		t.Errorf("version %d, %d pairs, taken %v", later.Version(), later.Pairs(), later.Taken())
+	}
+	if before, _ := m.Measured("a", "b"); before != d {
+		t.Errorf("the matrix before has changed to %v", before)
+	}
+	if empty := (*latency.Matrix)(nil).Later(taken); empty.Version() != 1 || empty.Pairs() != 0 {
+		t.Errorf("after none comes version %d with %d pairs", empty.Version(), empty.Pairs())
+	}
+}
+
 func TestHysteresisHoldsAValueThatMovesOnlyByNoise(t *testing.T) {
 	h := latency.Hysteresis{Ratio: 0.15, Floor: 100 * time.Microsecond, Statistic: latency.Statistic{}}
 	pair := latency.Pair{Node: "a", Peer: "b"}

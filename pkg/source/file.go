@@ -46,6 +46,7 @@ type File struct {
 
 	seen      os.FileInfo // of the last read, successful or not
 	recording *Recording  // nil before the first
+	shown     *Recording  // what matrix was built from
 	matrix    *latency.Matrix
 	failure   Failure // of the last read, with err
 	err       error
@@ -114,7 +115,12 @@ func (f *File) round(ctx context.Context, started time.Time) {
 			logger.Info("The recorded matrix can be read again")
 		}
 	}
-	f.matrix = f.matrix.Next(now, f.observed(now), latency.Hysteresis{})
+	if f.options.Ageing || f.recording != f.shown || f.matrix == nil {
+		f.matrix = f.matrix.Next(now, f.observed(now), latency.Hysteresis{})
+		f.shown = f.recording
+	} else {
+		f.matrix = f.matrix.Later(now)
+	}
 	f.stats.Store(f.totals.snapshot(Stats{
 		RoundDuration: now.Sub(started),
 		Version:       f.matrix.Version(),
