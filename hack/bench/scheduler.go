@@ -85,6 +85,24 @@ func (r results) addPeers(s samples) error {
 			return err
 		}
 	}
+	const largest = "5000nodes/50targets"
+	for _, p := range []struct {
+		name, part, metric, unit string
+		scale                    float64
+		target                   *float64
+	}{
+		{"score_allocs", "score", "allocs/op", "allocations", 1, new(0.0)},
+		// What the first pod after a target has moved waits for; a new matrix
+		// is prepared beside the cycles.
+		{"plugin_rebuild_ms_5000_nodes", "target-moved", "ns/op", "ms", 1e-6, new(10.0)},
+		{"plugin_rebuild_ms_5000_nodes_new_matrix", "matrix-changed", "ns/op", "ms", 1e-6, nil},
+	} {
+		if err := r.addPair(s, pair{
+			p.name, "netlatency.Cycle/" + largest + "/" + p.part, "peers.NetworkOverhead/" + largest, p.metric, p.unit, p.scale, byNetworkOverhead, p.target,
+		}, lower); err != nil {
+			return err
+		}
+	}
 	for _, network := range []string{"healthy", "slow-uplinks"} {
 		by := func(plugin string) string {
 			return "peers.Placement/" + network + "/" + plugin + "/5000nodes/50targets/100workers"

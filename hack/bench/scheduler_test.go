@@ -71,9 +71,12 @@ BenchmarkScheduling/no-plugin/5000nodes/10000pods-2 	1	50 SchedulingThroughput/A
 	peersPrinted = `pkg: github.com/netlatency/netlatency/pkg/plugins/netlatency
 BenchmarkCycle/5000nodes/10targets/warm-2 	100	400000 ns/op
 BenchmarkCycle/5000nodes/50targets/warm-2 	100	300000 ns/op
+BenchmarkCycle/5000nodes/50targets/score-2 	100	200000 ns/op	0 B/op	0 allocs/op
+BenchmarkCycle/5000nodes/50targets/target-moved-2 	100	5000000 ns/op	1500000 B/op	67 allocs/op
+BenchmarkCycle/5000nodes/50targets/matrix-changed-2 	100	34000000 ns/op	11000000 B/op	200 allocs/op
 pkg: github.com/netlatency/netlatency/test/peers
 BenchmarkNetworkOverhead/5000nodes/10targets-2 	10	50000000 ns/op
-BenchmarkNetworkOverhead/5000nodes/50targets-2 	10	12000000 ns/op
+BenchmarkNetworkOverhead/5000nodes/50targets-2 	10	12000000 ns/op	7000000 B/op	80000 allocs/op
 BenchmarkPlacement/healthy/best/5000nodes/50targets/100workers-2 	1	0.12 true-cost-ms
 BenchmarkPlacement/healthy/netlatency/5000nodes/50targets/100workers-2 	1	0.15 true-cost-ms
 BenchmarkPlacement/healthy/networkoverhead/5000nodes/50targets/100workers-2 	1	0.14 true-cost-ms
@@ -120,6 +123,9 @@ func TestSchedulersAreComparedInRoundsAndNamedBySize(t *testing.T) {
 		// A fiftieth of what the peer takes, where that is less than 500 µs.
 		"plugin_cycle_us_5000_nodes_warm":              {300, "µs", 12000, byNetworkOverhead, new(240.0), lower},
 		"plugin_cycle_us_5000_nodes_warm_10_targets":   {400, "µs", 50000, byNetworkOverhead, new(500.0), lower},
+		"score_allocs":                                 {0, "allocations", 80000, byNetworkOverhead, new(0.0), lower},
+		"plugin_rebuild_ms_5000_nodes":                 {5, "ms", 12, byNetworkOverhead, new(10.0), lower},
+		"plugin_rebuild_ms_5000_nodes_new_matrix":      {34, "ms", 12, byNetworkOverhead, nil, lower},
 		"placement_cost_ms_healthy_vs_networkoverhead": {0.15, "ms", 0.14, byNetworkOverhead, nil, lower},
 		// Within the band of the best: a tenth, at least 0.1 ms.
 		"placement_cost_ms_healthy_vs_best":      {0.15, "ms", 0.12, "the nodes of least true cost", new(0.22), lower},

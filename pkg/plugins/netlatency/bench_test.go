@@ -21,6 +21,7 @@ import (
 //
 //   - filter: PreFilter and Filter of every node for a pod with a limit, which
 //     others have not, all nodes within it; not part of the rest;
+//   - score: the Score of every node alone, in a cycle that has begun;
 //   - warm: nothing has changed since the pod before;
 //   - target-moved: the target has, and this is the first pod after;
 //   - matrix-changed: the view that a new matrix makes necessary, which is made
@@ -90,6 +91,18 @@ func (s clusterSize) benchmarkCycle(b *testing.B) {
 				if status := c.plugin.Filter(c.ctx, state, limited, info); !status.IsSuccess() {
 					b.Fatal(status)
 				}
+			}
+		}
+	})
+	b.Run("score", func(b *testing.B) {
+		state := framework.NewCycleState()
+		if status := c.plugin.PreScore(c.ctx, state, pod, infos); !status.IsSuccess() {
+			b.Fatal(status)
+		}
+		b.ReportAllocs()
+		for b.Loop() {
+			for i, info := range infos {
+				scores[i].Score, _ = c.plugin.Score(c.ctx, state, pod, info)
 			}
 		}
 	})
