@@ -33,12 +33,14 @@ const (
 type results map[string]result
 
 // add rounds, because digits beyond the fourth decimal are noise in every unit
-// used. It refuses what was not measured: 0 would reach most targets.
+// used. It refuses what was not measured: 0 would reach most targets. Only
+// where it is the target itself it counts.
 func (r results) add(name string, m result) error {
 	if _, taken := r[name]; taken {
 		return fmt.Errorf("%s is there twice", name)
 	}
-	if !(m.Value > 0 && m.Baseline >= 0) || math.IsInf(m.Value, 0) || math.IsInf(m.Baseline, 0) {
+	none := m.Target != nil && *m.Target == 0
+	if !(m.Value > 0 || none && m.Value == 0) || !(m.Baseline >= 0) || math.IsInf(m.Value, 0) || math.IsInf(m.Baseline, 0) {
 		return fmt.Errorf("%s was not measured: its value is %v, its baseline %v", name, m.Value, m.Baseline)
 	}
 	m.Value, m.Baseline = rounded(m.Value), rounded(m.Baseline)

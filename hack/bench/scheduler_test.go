@@ -121,8 +121,8 @@ func TestSchedulersAreComparedInRoundsAndNamedBySize(t *testing.T) {
 		"perf_pods_per_second_used":   {73.5, "pods/s", 75, "no plugin, 5000nodes/10000pods", nil, higher},
 		"batch_hints_per_pod":         {0.97, "ratio", 0.99, "no plugin, 5000nodes, a burst of 100 workers that each fill a node", new(0.9), higher},
 		// A fiftieth of what the peer takes, where that is less than 500 µs.
-		"plugin_cycle_us_5000_nodes_warm":              {300, "µs", 12000, byNetworkOverhead, new(240.0), lower},
-		"plugin_cycle_us_5000_nodes_warm_10_targets":   {400, "µs", 50000, byNetworkOverhead, new(500.0), lower},
+		"plugin_cycle_us_5000_nodes_warm":            {300, "µs", 12000, byNetworkOverhead, new(240.0), lower},
+		"plugin_cycle_us_5000_nodes_warm_10_targets": {400, "µs", 50000, byNetworkOverhead, new(500.0), lower},
 		"score_allocs":                                 {0, "allocations", 80000, byNetworkOverhead, new(0.0), lower},
 		"plugin_rebuild_ms_5000_nodes":                 {5, "ms", 12, byNetworkOverhead, new(10.0), lower},
 		"plugin_rebuild_ms_5000_nodes_new_matrix":      {34, "ms", 12, byNetworkOverhead, nil, lower},

@@ -61,12 +61,19 @@ func (c *Costs) Limited() bool { return c.limits.of != nil }
 // Verdict is what the limits say of the node called name. One that is not
 // among the candidates is as far from everything as is unknown.
 func (c *Costs) Verdict(name string) Verdict {
+	if i, ok := c.nodes.index[name]; ok {
+		return c.VerdictAt(int(i))
+	}
 	if c.limits.of == nil {
 		return Within
 	}
-	i, ok := c.nodes.index[name]
-	if !ok {
-		return c.limits.elsewhere
+	return c.limits.elsewhere
+}
+
+// VerdictAt is what the limits say of node i.
+func (c *Costs) VerdictAt(i int) Verdict {
+	if c.limits.of == nil {
+		return Within
 	}
 	return c.limits.of[i]
 }

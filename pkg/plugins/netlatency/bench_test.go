@@ -7,6 +7,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	fwk "k8s.io/kube-scheduler/framework"
 	"k8s.io/kubernetes/pkg/scheduler/framework"
@@ -64,7 +65,11 @@ func (s clusterSize) benchmarkCycle(b *testing.B) {
 		return sets[0].Version > 0 && len(sets[0].Replicas) == s.targets
 	})
 	c.measure(measured)
-	infos := tf.BuildNodeInfos(c.nodes)
+	listed, err := c.plugin.nodes.List(labels.Everything())
+	if err != nil {
+		b.Fatal(err)
+	}
+	infos := tf.BuildNodeInfos(listed) // the informers' objects, as the scheduler has them
 	pod, limited := worker(), worker()
 	limited.Annotations = map[string]string{nearAnnotation: "storage maxRTT=1s"}
 	scores := make(fwk.NodeScoreList, len(infos))

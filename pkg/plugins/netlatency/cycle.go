@@ -1,6 +1,8 @@
 package netlatency
 
 import (
+	"time"
+
 	corev1 "k8s.io/api/core/v1"
 	fwk "k8s.io/kube-scheduler/framework"
 
@@ -23,6 +25,22 @@ type cycle struct {
 }
 
 const cycleKey = Name
+
+// costOf is what the pod costs on a node.
+func (c *cycle) costOf(node *corev1.Node) time.Duration {
+	if i, ok := c.view.places[node]; ok {
+		return c.costs.At(int(i))
+	}
+	return c.costs.Of(node.Name)
+}
+
+// verdictOn is what the limits of the pod say of a node.
+func (c *cycle) verdictOn(node *corev1.Node) placement.Verdict {
+	if i, ok := c.view.places[node]; ok {
+		return c.costs.VerdictAt(int(i))
+	}
+	return c.costs.Verdict(node.Name)
+}
 
 // Clone returns the same: a cycle is of one pod.
 func (c *cycle) Clone() fwk.StateData { return c }

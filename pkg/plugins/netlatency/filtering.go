@@ -46,7 +46,7 @@ func (p *NetLatency) Filter(ctx context.Context, state fwk.CycleState, _ *corev1
 	if c == nil {
 		return nil
 	}
-	verdict := c.costs.Verdict(node.Node().Name)
+	verdict := c.verdictOn(node.Node())
 	if verdict == placement.Within {
 		return nil
 	}

@@ -55,7 +55,7 @@ func outcomeOf(c *cycle, nodes []fwk.NodeInfo) outcome {
 		return outcomeNoData
 	}
 	for _, node := range nodes {
-		if c.costs.Of(node.Node().Name) != placement.Unknown {
+		if c.costOf(node.Node()) != placement.Unknown {
 			return outcomeScored
 		}
 	}
@@ -74,7 +74,7 @@ func (p *NetLatency) Score(ctx context.Context, state fwk.CycleState, _ *corev1.
 	if c == nil {
 		return int64(placement.Unknown), nil
 	}
-	return int64(c.costs.Of(node.Node().Name)), nil
+	return int64(c.costOf(node.Node())), nil
 }
 
 // ScoreExtensions returns the plugin itself.

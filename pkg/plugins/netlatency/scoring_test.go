@@ -19,6 +19,7 @@ import (
 
 	"github.com/netlatency/netlatency/apis/config"
 	"github.com/netlatency/netlatency/pkg/latency"
+	"github.com/netlatency/netlatency/pkg/placement"
 )
 
 func TestScores(t *testing.T) {
@@ -315,6 +316,27 @@ func TestScoreOfAnotherCycle(t *testing.T) {
 				t.Errorf("raw score is %d (%v), want %d", got, status, tt.want)
 			}
 		})
+	}
+}
+
+func TestANodeIsKnownByItsObjectAndByItsName(t *testing.T) {
+	c := newCluster(t, setting{args: newArgs(qdrantTarget()), objects: []runtime.Object{node("a"), node("b"), qdrant("q-0", "store")}})
+	c.measure(rtts{{"a", "store"}: 1 * ms, {"b", "store"}: 2 * ms})
+	state := framework.NewCycleState()
+	c.plugin.PreScore(c.ctx, state, worker(), tf.BuildNodeInfos(c.nodes))
+	for name, want := range map[string]time.Duration{"a": 1 * ms, "b": 2 * ms} {
+		object, err := c.plugin.nodes.Get(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for what, n := range map[string]*corev1.Node{"the object": object, "another of the name": object.DeepCopy()} {
+			if got := c.plugin.cycleOf(state).costOf(n); got != want {
+				t.Errorf("the cost of %s by %s is %v, want %v", name, what, got, want)
+			}
+		}
+	}
+	if got := c.plugin.cycleOf(state).costOf(node("c")); got != placement.Unknown {
+		t.Errorf("the cost of a node that nobody knows is %v", got)
 	}
 }
 

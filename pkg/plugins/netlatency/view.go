@@ -27,8 +27,13 @@ type view struct {
 	// nodesSynced is whether all nodes were known when the view was made.
 	nodesSynced bool
 	nodes       *placement.Nodes
-	groups      map[string]latency.NodeGroup
-	staleAfter  time.Duration
+	// places is where in nodes each object is that the view was made of. The
+	// scheduler has the same objects, but for nodes that have changed since. By
+	// its name a node takes several times as long to find in a large cluster:
+	// nobody has read the name before, and the processor waits for memory.
+	places     map[*corev1.Node]int32
+	groups     map[string]latency.NodeGroup
+	staleAfter time.Duration
 
 	mu        sync.Mutex // held to look and to note, never to compute
 	estimates map[latency.Statistic]*latency.Estimator
@@ -215,6 +220,12 @@ func (p *NetLatency) renew() *view {
 		}
 	}
 	v.nodes = placement.NewNodes(names)
+	v.places = make(map[*corev1.Node]int32, len(nodes))
+	for _, node := range nodes {
+		if i, ok := v.nodes.Index(node.Name); ok {
+			v.places[node] = int32(i)
+		}
+	}
 	// Also by what pods have asked for besides: the first pod after must not
 	// wait for the estimates.
 	if before := p.view.Load(); before != nil {
