@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -190,7 +191,7 @@ profiles:
 	}
 	// The port is of the tests' own network, in which nobody else listens.
 	command := exec.CommandContext(t.Context(), filepath.Join(os.Getenv(variableBinDir), cluster.Scheduler.Name),
-		"--config", configuration, "--bind-address", "127.0.0.1", "--secure-port", fmt.Sprint(port),
+		"--config", configuration, "--bind-address", "127.0.0.1", "--secure-port", strconv.Itoa(port),
 		"--authorization-always-allow-paths", "/metrics", "--authentication-tolerate-lookup-failure")
 	command.Stdout, command.Stderr = log, log
 	command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
