@@ -32,9 +32,10 @@ demo: ## Bring up a three-provider cluster on this machine and show netlatency a
 	@export DEMO_BEGAN=$$(date +%s); go build -o build/bin/demo ./hack/demo && SCENARIO=$(SCENARIO) REPORT=$(REPORT) exec build/bin/demo
 
 .PHONY: build
-build: ## Build the scheduler and the agent into build/bin
+build: ## Build the scheduler, the agent and the kubectl plugin into build/bin
 	go build -ldflags "$(LDFLAGS)" -o build/bin/agent ./cmd/agent
 	go build -ldflags "$(LDFLAGS)" -o build/bin/scheduler ./cmd/scheduler
+	go build -ldflags "$(LDFLAGS)" -o build/bin/kubectl-netlatency ./cmd/kubectl-netlatency
 
 .PHONY: test
 test: verify lint test-unit test-perf-smoke test-integration ## Run everything that .ci/run runs

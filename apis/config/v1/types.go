@@ -156,7 +156,7 @@ type PrometheusQueries struct {
 	Timestamp string `json:"timestamp,omitempty"`
 }
 
-// FileSource reads a recorded matrix, which hack/record writes.
+// FileSource reads a recorded matrix, which "kubectl netlatency record" writes.
 type FileSource struct {
 	// Path is the path of the recording, packed by gzip or not. It is
 	// required.

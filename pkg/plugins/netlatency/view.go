@@ -15,6 +15,7 @@ import (
 	"github.com/netlatency/netlatency/pkg/latency"
 	"github.com/netlatency/netlatency/pkg/placement"
 	"github.com/netlatency/netlatency/pkg/target"
+	"github.com/netlatency/netlatency/pkg/topology"
 )
 
 // view is what is known at one moment, all of it that does not change from pod
@@ -215,7 +216,7 @@ func (p *NetLatency) renew() *view {
 	v.groups = make(map[string]latency.NodeGroup, len(nodes))
 	for _, node := range nodes {
 		names = append(names, node.Name)
-		if group := groupOf(node, p.args.ProviderLabels); group != (latency.NodeGroup{}) {
+		if group := topology.GroupOf(node, p.args.ProviderLabels); group != (latency.NodeGroup{}) {
 			v.groups[node.Name] = group
 		}
 	}
@@ -259,7 +260,7 @@ func (p *NetLatency) nodeHandler() cache.ResourceEventHandler {
 		UpdateFunc: func(before, after any) {
 			was, ok1 := before.(*corev1.Node)
 			is, ok2 := after.(*corev1.Node)
-			if ok1 && ok2 && groupOf(was, p.args.ProviderLabels) != groupOf(is, p.args.ProviderLabels) {
+			if ok1 && ok2 && topology.GroupOf(was, p.args.ProviderLabels) != topology.GroupOf(is, p.args.ProviderLabels) {
 				wakeUp(p.wake)
 			}
 		},

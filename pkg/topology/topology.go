@@ -1,4 +1,5 @@
-package netlatency
+// Package topology places nodes in the network by what Kubernetes says of them.
+package topology
 
 import (
 	"strings"
@@ -8,11 +9,11 @@ import (
 	"github.com/netlatency/netlatency/pkg/latency"
 )
 
-// groupOf places node in the network as far as its labels tell; every part may
+// GroupOf places node in the network as far as its labels tell; every part may
 // be missing. The provider is the first of providerLabels that the node has,
 // or else the scheme of spec.providerID, which a cloud controller sets
 // ("hcloud://123").
-func groupOf(node *corev1.Node, providerLabels []string) latency.NodeGroup {
+func GroupOf(node *corev1.Node, providerLabels []string) latency.NodeGroup {
 	return latency.NodeGroup{
 		Provider: providerOf(node, providerLabels),
 		Region:   node.Labels[corev1.LabelTopologyRegion],

@@ -1,4 +1,4 @@
-package netlatency
+package topology
 
 import (
 	"testing"
@@ -43,7 +43,7 @@ func TestGroupOf(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			if diff := cmp.Diff(tt.want, groupOf(tt.node, labels)); diff != "" {
+			if diff := cmp.Diff(tt.want, GroupOf(tt.node, labels)); diff != "" {
 				t.Errorf("group (-want +got):\n%s", diff)
 			}
 		})

@@ -1,8 +1,6 @@
-package main
+package cli
 
 import (
-	"bytes"
-	"context"
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
@@ -21,6 +19,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/cli-runtime/pkg/genericiooptions"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
@@ -29,10 +28,28 @@ import (
 	"github.com/netlatency/netlatency/pkg/source"
 )
 
-const ms = time.Millisecond
+const millisecond = time.Millisecond
 
-// apiServer is as much of one as a recording needs: nodes, the agents'
-// EndpointSlice, and the way to their pods.
+// schedulerConfiguration is what the chart would have installed.
+const schedulerConfiguration = `
+apiVersion: kubescheduler.config.k8s.io/v1
+kind: KubeSchedulerConfiguration
+profiles:
+- schedulerName: netlatency-scheduler
+  plugins: {multiPoint: {enabled: [{name: NetLatency}]}}
+  pluginConfig:
+  - name: NetLatency
+    args:
+      targets:
+      - {name: qdrant, weight: 3, maxRTT: 5ms, pods: {labelSelector: {matchLabels: {app: qdrant}}}}
+      - {name: gpu, nodes: {resource: nvidia.com/gpu}}
+      - {name: head, pods: {labelSelector: {matchLabels: {ray.io/node-type: head}}, matchLabelKeys: [ray.io/cluster]}}
+      - {name: nowhere, service: {namespace: search, name: nothing}}
+`
+
+// apiServer is as much of one as reading the agents needs: nodes, the agents'
+// Service and EndpointSlice, the scheduler's configuration, and the way to the
+// agents' pods.
 func apiServer(t *testing.T) *httptest.Server {
 	t.Helper()
 	send := func(w http.ResponseWriter, object any) {
@@ -55,7 +72,7 @@ func apiServer(t *testing.T) *httptest.Server {
 		mux.HandleFunc("GET /api/v1/namespaces/netlatency/pods/http:agent-of-"+node+":9465/proxy/matrix", func(w http.ResponseWriter, r *http.Request) {
 			now := time.Now()
 			window := exposition.Window{Node: node, Now: now, Rows: []exposition.Row{{Peer: peer, Distribution: latency.Distribution{
-				Mean: 2 * ms, P50: 2 * ms, P90: 3 * ms, P99: 4 * ms, Min: 1 * ms, Samples: 100, Newest: now.Add(-time.Second), Method: "udp",
+				Mean: 2 * millisecond, P50: 2 * millisecond, P90: 3 * millisecond, P99: 4 * millisecond, Min: 1 * millisecond, Samples: 100, Newest: now.Add(-time.Second), Method: "udp",
 			}}}}
 			families := func() ([]*dto.MetricFamily, error) { return exposition.Families(window), nil }
 			promhttp.HandlerFor(prometheus.GathererFunc(families), promhttp.HandlerOpts{}).ServeHTTP(w, r)
@@ -83,6 +100,19 @@ func apiServer(t *testing.T) *httptest.Server {
 		send(w, corev1.NodeList{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "NodeList"}, Items: []corev1.Node{
 			{ObjectMeta: metav1.ObjectMeta{Name: "a", Labels: map[string]string{"claudie.io/provider": "hetzner", corev1.LabelTopologyZone: "1"}}},
 			{ObjectMeta: metav1.ObjectMeta{Name: "b"}, Spec: corev1.NodeSpec{ProviderID: "gthost://b"}},
+		}})
+	})
+	mux.HandleFunc("GET /api/v1/services", func(w http.ResponseWriter, r *http.Request) {
+		if got, want := r.URL.Query().Get("labelSelector"), "app.kubernetes.io/name=netlatency,app.kubernetes.io/component=agent"; got != want {
+			t.Errorf("asked for Services with %q, want %q", got, want)
+		}
+		send(w, corev1.ServiceList{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "ServiceList"}, Items: []corev1.Service{
+			{ObjectMeta: metav1.ObjectMeta{Namespace: "netlatency", Name: "netlatency-agent"}},
+		}})
+	})
+	mux.HandleFunc("GET /api/v1/namespaces/netlatency/configmaps", func(w http.ResponseWriter, _ *http.Request) {
+		send(w, corev1.ConfigMapList{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMapList"}, Items: []corev1.ConfigMap{
+			{ObjectMeta: metav1.ObjectMeta{Namespace: "netlatency", Name: "netlatency-scheduler-config"}, Data: map[string]string{"scheduler-config.yaml": schedulerConfiguration}},
 		}})
 	})
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
@@ -126,26 +156,30 @@ func recorded(t *testing.T, path string) *source.Recording {
 	return r
 }
 
+// kubectl runs the program and returns what it printed.
+func kubectl(t *testing.T, args ...string) (out, notes string, code int) {
+	t.Helper()
+	streams, _, stdout, stderr := genericiooptions.NewTestIOStreams()
+	code = Run(streams, args)
+	return stdout.String(), stderr.String(), code
+}
+
 func TestTheAgentsOfAClusterAreRecordedThroughItsAPIServer(t *testing.T) {
 	output := filepath.Join(t.TempDir(), "matrix.jsonl.gz")
-	o := options{
-		output: output, kubeconfig: kubeconfig(t, apiServer(t).URL),
-		namespace: "netlatency", service: "netlatency-agent", port: "http", timeout: 20 * time.Second,
-	}
-	var notes bytes.Buffer
-	if err := run(t.Context(), o, &notes); err != nil {
-		t.Fatal(err)
+	_, notes, code := kubectl(t, "record", "-o", output, "--kubeconfig", kubeconfig(t, apiServer(t).URL))
+	if code != 0 {
+		t.Fatal(notes)
 	}
 	r := recorded(t, output)
-	if r.Origin != "agents" || len(r.Observed) != 2 || r.Observed[latency.Pair{Node: "a", Peer: "b"}].Mean != 2*ms {
+	if r.Origin != "agents" || len(r.Observed) != 2 || r.Observed[latency.Pair{Node: "a", Peer: "b"}].Mean != 2*millisecond {
 		t.Errorf("recorded from %q: %v", r.Origin, r.Observed)
 	}
 	groups := map[string]latency.NodeGroup{"a": {Provider: "hetzner", Zone: "1"}, "b": {Provider: "gthost"}}
 	if diff := cmp.Diff(groups, r.Groups); diff != "" {
 		t.Errorf("groups (-want +got):\n%s", diff)
 	}
-	if want := "Recorded 2 pairs of nodes, and the groups of 2 nodes, in "; !strings.HasPrefix(notes.String(), want) {
-		t.Errorf("noted %q, want %q...", notes.String(), want)
+	if want := "Recorded 2 pairs of nodes, and the groups of 2 nodes, in "; !strings.HasPrefix(notes, want) {
+		t.Errorf("noted %q, want %q...", notes, want)
 	}
 }
 
@@ -167,15 +201,14 @@ func TestAPrometheusIsRecorded(t *testing.T) {
 	}))
 	t.Cleanup(server.Close)
 	output := filepath.Join(t.TempDir(), "matrix.jsonl")
-	o := options{output: output, kubeconfig: kubeconfig(t, apiServer(t).URL), prometheus: server.URL, timeout: 20 * time.Second}
-	if err := run(t.Context(), o, &bytes.Buffer{}); err != nil {
-		t.Fatal(err)
+	if _, notes, code := kubectl(t, "record", "-o", output, "--kubeconfig", kubeconfig(t, apiServer(t).URL), "--prometheus", server.URL, "--timeout", "20s"); code != 0 {
+		t.Fatal(notes)
 	}
 	r := recorded(t, output)
 	d := r.Observed[latency.Pair{Node: "a", Peer: "b"}]
 	// A second when it was asked for, and older by what the answers took.
 	age := r.At.Sub(d.Newest)
-	if r.Origin != "prometheus" || d.Mean != 2*ms || age < time.Second || age > time.Second+o.timeout || len(r.Groups) != 2 {
+	if r.Origin != "prometheus" || d.Mean != 2*millisecond || age < time.Second || age > 21*time.Second || len(r.Groups) != 2 {
 		t.Errorf("recorded from %q at %v: %v, groups %v", r.Origin, r.At, r.Observed, r.Groups)
 	}
 }
@@ -186,25 +219,23 @@ func TestWhyNothingIsRecordedIsSaid(t *testing.T) {
 		_, _ = w.Write([]byte(`{"status":"success","data":{"resultType":"vector","result":[]}}`))
 	}))
 	t.Cleanup(empty.Close)
+	output := filepath.Join(t.TempDir(), "m")
 	for _, c := range []struct {
-		name   string
-		change func(*options)
-		want   string
+		name string
+		args []string
+		want string
 	}{
-		{"no file to write", func(o *options) { o.output = "" }, "-o is not set: name the file to write"},
-		{"no cluster", func(o *options) { o.kubeconfig = "/nowhere" }, "find the cluster: "},
-		{"a Service without agents", func(o *options) { o.port = "https" }, "none of 2 agents answered: map[port:2]"},
-		{"a Prometheus without our rules", func(o *options) { o.prometheus = empty.URL }, "knows no pair of nodes: does it scrape the agents"},
-		{"no Prometheus", func(o *options) { o.prometheus = "http://127.0.0.1:1" }, "could not be asked: map[connect:1]"},
+		{"no file to write", []string{"--kubeconfig", api}, "--output is not set: name the file to write"},
+		{"no cluster", []string{"--kubeconfig", "/nowhere", "-o", output}, "find the cluster: "},
+		{"a Prometheus without our rules", []string{"--kubeconfig", api, "-o", output, "--prometheus", empty.URL}, "knows no pair of nodes: does it scrape the agents"},
+		{"no Prometheus", []string{"--kubeconfig", api, "-o", output, "--prometheus", "http://127.0.0.1:1"}, "could not be asked: map[connect:1]"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			o := options{output: filepath.Join(t.TempDir(), "m"), kubeconfig: api, namespace: "netlatency", service: "netlatency-agent", port: "http", timeout: 10 * time.Second}
-			c.change(&o)
-			err := run(context.Background(), o, &bytes.Buffer{})
-			if err == nil || !strings.Contains(err.Error(), c.want) {
-				t.Errorf("got error %v, want one with %s", err, c.want)
+			_, notes, code := kubectl(t, append([]string{"record", "--timeout", "10s"}, c.args...)...)
+			if code == 0 || !strings.Contains(notes, c.want) {
+				t.Errorf("exit code %d and %q, want an error with %s", code, notes, c.want)
 			}
-			if _, err := os.Stat(o.output); err == nil {
+			if _, err := os.Stat(output); err == nil {
 				t.Error("a file was written although nothing was recorded")
 			}
 		})

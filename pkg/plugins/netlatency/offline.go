@@ -1,0 +1,43 @@
+package netlatency
+
+import (
+	"context"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/kubernetes"
+	frameworkruntime "k8s.io/kubernetes/pkg/scheduler/framework/runtime"
+	"k8s.io/utils/clock"
+
+	"github.com/netlatency/netlatency/apis/config"
+	"github.com/netlatency/netlatency/pkg/latency"
+	"github.com/netlatency/netlatency/pkg/placement"
+	"github.com/netlatency/netlatency/pkg/source"
+)
+
+// NewWithMatrix returns a factory of the plugin that takes matrix for what is
+// measured, whatever source the arguments name: for who wants to know what a
+// scheduler would do.
+func NewWithMatrix(matrix *latency.Matrix) frameworkruntime.PluginFactory {
+	open := func(_ *config.NetLatencyArgs, _ kubernetes.Interface, _ func() []string, publish func(*latency.Matrix)) (matrixSource, error) {
+		publish(matrix)
+		return given{}, nil
+	}
+	return newFactory(open, clock.RealClock{})
+}
+
+// given is the source of a matrix that is there already.
+type given struct{}
+
+func (given) Run(ctx context.Context) { <-ctx.Done() }
+func (given) Stats() source.Stats     { return source.Stats{} }
+
+// Costs is what pod costs on every node now, as PreScore would find it; nil if
+// it wants to be near nothing. An error says what is wrong with the pod's
+// annotation, instead of which its rule counts.
+func (p *NetLatency) Costs(pod *corev1.Pod) (*placement.Costs, error) {
+	d, err := p.demandFor(pod)
+	if d == nil {
+		return nil, err
+	}
+	return p.current().costsOf(d), err
+}
