@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/go-logr/logr"
 	"github.com/spf13/cobra"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
@@ -67,12 +68,28 @@ which takes the permission to get pods/proxy in their namespace.`,
 	verbosity := flag.NewFlagSet("", flag.ContinueOnError)
 	klog.InitFlags(verbosity)
 	flags.AddGoFlag(verbosity.Lookup("v"))
-	command.AddCommand(newMatrixCommand(o), newTargetsCommand(o), newRecordCommand(o))
+	command.AddCommand(newMatrixCommand(o), newTargetsCommand(o), newExplainCommand(o), newSimulateCommand(o), newRecordCommand(o))
 	return command
 }
 
+// errorsOnly passes on nothing else.
+type errorsOnly struct{ logr.LogSink }
+
+func (errorsOnly) Enabled(int) bool { return false }
+
+func (e errorsOnly) WithValues(values ...any) logr.LogSink {
+	return errorsOnly{e.LogSink.WithValues(values...)}
+}
+
+func (e errorsOnly) WithName(name string) logr.LogSink { return errorsOnly{e.LogSink.WithName(name)} }
+
 // within is a context that ends with the command, or after --timeout.
 func (o *options) within(command *cobra.Command) (context.Context, context.CancelFunc) {
-	ctx := klog.NewContext(command.Context(), klog.Background())
+	logger := klog.Background()
+	if !logger.V(1).Enabled() {
+		// The scheduler's parts tell a scheduler's log what a person did not ask.
+		logger = logr.New(errorsOnly{logger.GetSink()})
+	}
+	ctx := klog.NewContext(command.Context(), logger)
 	return context.WithTimeoutCause(ctx, o.timeout, fmt.Errorf("it took longer than %v; --timeout gives more", o.timeout))
 }

@@ -99,8 +99,20 @@ func reasonOf(ctx context.Context, err error) error {
 
 // profile is a scheduler profile with the plugin.
 type profile struct {
-	name string
-	args *config.NetLatencyArgs
+	*schedulerconfig.KubeSchedulerProfile
+	args *config.NetLatencyArgs // of the plugin
+}
+
+// profileOf is the profile of that name, the first if it is empty.
+func profileOf(profiles []profile, name string) (profile, error) {
+	var have []string
+	for _, p := range profiles {
+		if name == "" || p.SchedulerName == name {
+			return p, nil
+		}
+		have = append(have, p.SchedulerName)
+	}
+	return profile{}, fmt.Errorf("the scheduler has no profile %q with NetLatency: it has %s", name, strings.Join(have, ", "))
 }
 
 // profiles reads the configuration of the scheduler that is installed with the
@@ -131,10 +143,11 @@ func decodeProfiles(text []byte) (profiles []profile, err error) {
 	if !ok {
 		return nil, fmt.Errorf("it is a %T: want a KubeSchedulerConfiguration", object)
 	}
-	for _, p := range configuration.Profiles {
+	for i := range configuration.Profiles {
+		p := &configuration.Profiles[i]
 		for _, plugin := range p.PluginConfig {
 			if args, ok := plugin.Args.(*config.NetLatencyArgs); ok && plugin.Name == netlatency.Name {
-				profiles = append(profiles, profile{p.SchedulerName, args})
+				profiles = append(profiles, profile{p, args})
 			}
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/netlatency/netlatency/pkg/latency"
+	"github.com/netlatency/netlatency/pkg/source"
 )
 
 // reading is a matrix with what is needed to understand it.
@@ -43,16 +44,23 @@ func (o *options) read(ctx context.Context, file string) (*reading, error) {
 		r.nodes = append(r.nodes, nodes[i].Name)
 	}
 	r.groups = groupsOf(nodes, args.ProviderLabels)
-	matrix, stats, err := c.readAgents(ctx, o.timeout)
+	matrix, stats, err := o.readAgents(ctx, c)
 	if err != nil {
 		return nil, err
 	}
 	r.matrix, r.agents, r.answered = matrix, stats.Agents, stats.Answered
-	if stats.Answered < stats.Agents {
-		fmt.Fprintf(o.ErrOut, "warning: %d of %d agents did not answer: %v\n", stats.Agents-stats.Answered, stats.Agents, stats.Failures)
-	}
 	r.estimate(args.StaleAfter.Duration)
 	return r, nil
+}
+
+// readAgents reads the agents of c, and warns of those that did not answer.
+func (o *options) readAgents(ctx context.Context, c *cluster) (*latency.Matrix, source.Stats, error) {
+	defer o.progress("Reading the agents")()
+	matrix, stats, err := c.readAgents(ctx, o.timeout)
+	if err == nil && stats.Answered < stats.Agents {
+		fmt.Fprintf(o.ErrOut, "warning: %d of %d agents did not answer: %v\n", stats.Agents-stats.Answered, stats.Agents, stats.Failures)
+	}
+	return matrix, stats, err
 }
 
 func (o *options) readRecorded(file string) (*reading, error) {

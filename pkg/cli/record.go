@@ -63,7 +63,7 @@ func (o *recordOptions) run(ctx context.Context) error {
 	var matrix *latency.Matrix
 	origin := "agents"
 	if o.prometheus == "" {
-		matrix, _, err = c.readAgents(ctx, o.timeout)
+		matrix, _, err = o.readAgents(ctx, c)
 	} else {
 		origin = "prometheus"
 		matrix, err = o.askPrometheus(ctx)

@@ -15,6 +15,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"github.com/netlatency/netlatency/apis/config"
+	"github.com/netlatency/netlatency/pkg/simulation"
 	"github.com/netlatency/netlatency/pkg/target"
 )
 
@@ -84,7 +85,11 @@ func (o *targetsOptions) run(ctx context.Context) error {
 }
 
 func (o *targetsOptions) show(ctx context.Context, c *cluster) error {
-	p, err := c.profile(ctx, o.profile)
+	profiles, err := c.profiles(ctx)
+	if err != nil {
+		return reasonOf(ctx, err)
+	}
+	p, err := profileOf(profiles, o.profile)
 	if err != nil {
 		return err
 	}
@@ -93,7 +98,7 @@ func (o *targetsOptions) show(ctx context.Context, c *cluster) error {
 		return err
 	}
 	if o.output == outputJSON || o.output == outputYAML {
-		return o.print(o.output, map[string]any{"profile": p.name, "targets": reports})
+		return o.print(o.output, map[string]any{"profile": p.SchedulerName, "targets": reports})
 	}
 	t := table{{{text: "NAME"}, {text: "KIND"}, {text: "CHOOSES"}, {text: "WEIGHT", right: true}, {text: "MAXRTT", right: true}, {text: "REPLICAS", right: true}, {text: "NODES", right: true}, {text: "PROVIDERS"}}}
 	if o.output == outputWide {
@@ -124,22 +129,6 @@ func (o *targetsOptions) show(ctx context.Context, c *cluster) error {
 	return nil
 }
 
-// profile is the one of that name, the first if it is empty.
-func (c *cluster) profile(ctx context.Context, name string) (profile, error) {
-	profiles, err := c.profiles(ctx)
-	if err != nil {
-		return profile{}, reasonOf(ctx, err)
-	}
-	var have []string
-	for _, p := range profiles {
-		if name == "" || p.name == name {
-			return p, nil
-		}
-		have = append(have, p.name)
-	}
-	return profile{}, fmt.Errorf("the scheduler has no profile %q with NetLatency: it has %s", name, strings.Join(have, ", "))
-}
-
 // targets finds where the targets of a profile run, by the same index that the
 // scheduler has.
 func (c *cluster) targets(ctx context.Context, args *config.NetLatencyArgs) ([]targetReport, error) {
@@ -164,10 +153,10 @@ func (c *cluster) targets(ctx context.Context, args *config.NetLatencyArgs) ([]t
 		}
 	}
 	go index.Run(ctx)
-	sets, err := settled(ctx, args.Targets, index)
-	if err != nil {
-		return nil, err
-	}
+	patience, enough := context.WithTimeout(ctx, simulation.Patience)
+	defer enough()
+	index.Settle(patience)
+	sets := index.Sets()
 	reports := make([]targetReport, len(args.Targets))
 	for i, t := range args.Targets {
 		r := &reports[i]
@@ -191,30 +180,6 @@ func (c *cluster) targets(ctx context.Context, args *config.NetLatencyArgs) ([]t
 		})
 	}
 	return reports, nil
-}
-
-// patience is how long a Service that runs nowhere may take to show its
-// EndpointSlices: those of one without a selector are read only when it is
-// known to have none.
-const patience = 2 * time.Second
-
-// settled is where everything runs, once that is known.
-func settled(ctx context.Context, targets []config.Target, index *target.Index) ([]*target.Set, error) {
-	for end := time.Now().Add(patience); ; {
-		sets := index.Sets()
-		waiting := false
-		for i, set := range sets {
-			waiting = waiting || targets[i].Service != nil && len(set.Replicas) == 0
-		}
-		if !waiting || time.Now().After(end) {
-			return sets, nil
-		}
-		select {
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
 }
 
 // describe says what a target chooses.

@@ -88,13 +88,17 @@ func TestTargetsForPrograms(t *testing.T) {
 }
 
 func TestAnInstallationThatIsNotThereIsNamed(t *testing.T) {
-	_, err := someCluster().profile(t.Context(), "other")
+	profiles, err := someCluster().profiles(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = profileOf(profiles, "other")
 	if want := `no profile "other" with NetLatency: it has netlatency-scheduler`; err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("got error %v, want one with %s", err, want)
 	}
 	elsewhere := someCluster()
 	elsewhere.namespace = "elsewhere"
-	if _, err := elsewhere.profile(t.Context(), ""); err == nil || !strings.Contains(err.Error(), "no scheduler's configuration in namespace elsewhere") {
+	if _, err := elsewhere.profiles(t.Context()); err == nil || !strings.Contains(err.Error(), "no scheduler's configuration in namespace elsewhere") {
 		t.Errorf("got error %v", err)
 	}
 	for text, want := range map[string]string{

@@ -117,9 +117,19 @@ func New(ctx context.Context, client kubernetes.Interface, profile *schedulercon
 			s.pods = append(s.pods, pod)
 		}
 	}
+	if s.plugin != nil {
+		patience, enough := context.WithTimeout(ctx, Patience)
+		defer enough()
+		s.plugin.Settle(patience)
+	}
 	s.renew()
 	return s, nil
 }
+
+// Patience is how long one waits for what may never come: the EndpointSlices of
+// a Service without a selector that is a target, which not everybody may read.
+// The informers, without which nothing works, have been waited for by then.
+const Patience = 5 * time.Second
 
 func (s *Scheduler) renew() { s.snapshot.Store(cache.NewSnapshot(s.pods, s.nodes)) }
 
@@ -144,8 +154,11 @@ type Result struct {
 	// Nodes are all of them: those that the pod may go to, best first, and then
 	// the others, nearest first.
 	Nodes []Node
-	// Targets says that the pod wants to be near something.
-	Targets bool
+	// Targets says that the pod wants to be near something. Missing are those of
+	// its targets that run nowhere, and Uninformed those to which no way is
+	// measured: they are left out of costs.
+	Targets             bool
+	Missing, Uninformed []string
 	// Fault is what is wrong with the pod's annotation, nil if nothing is.
 	Fault error
 }
@@ -174,7 +187,9 @@ func (s *Scheduler) Search(ctx context.Context, pod *corev1.Pod) (*Result, error
 	var costs *placement.Costs
 	if s.plugin != nil {
 		costs, result.Fault = s.plugin.Costs(pod)
-		result.Targets = costs != nil
+		if costs != nil {
+			result.Targets, result.Missing, result.Uninformed = true, costs.Missing(), costs.Uninformed()
+		}
 	}
 	nodes := make(map[string]*Node, len(s.nodes))
 	for _, n := range s.nodes {

@@ -262,6 +262,25 @@ func (x *Index) afresh(c choice) *Set {
 	return &Set{Replicas: t.replicas()}
 }
 
+// Settle waits until Run has seen all that was there when it began, so that no
+// set is provisional. It returns false if ctx ends before that: EndpointSlices
+// that may not be read never come.
+func (x *Index) Settle(ctx context.Context) bool {
+	return cache.WaitForCacheSync(ctx.Done(), func() bool {
+		x.mu.Lock()
+		defer x.mu.Unlock()
+		if !x.started {
+			return false
+		}
+		for _, t := range x.targets {
+			if t.watch != nil && !t.watch.hasSynced() {
+				return false
+			}
+		}
+		return true
+	})
+}
+
 // Run publishes the sets as soon as the handlers have synced, and ends grace
 // periods. It returns when ctx ends.
 func (x *Index) Run(ctx context.Context) {

@@ -80,8 +80,9 @@ const maxWatches = 64
 
 // watch is of the EndpointSlices of one Service.
 type watch struct {
-	stop   context.CancelFunc
-	slices cache.Store
+	stop      context.CancelFunc
+	slices    cache.Store
+	hasSynced cache.InformerSynced
 }
 
 // watchIfUnselected watches the EndpointSlices of the Service that t is about
@@ -120,10 +121,12 @@ func (x *Index) watchIfUnselected(t *Target) {
 	}
 	w := &watch{slices: informer.GetStore()}
 	follow := func(*discoveryv1.EndpointSlice) { x.follow(t, w) }
-	if _, err := informer.AddEventHandler(handler(follow, follow)); err != nil {
+	registration, err := informer.AddEventHandler(handler(follow, follow))
+	if err != nil {
 		logger.Error(err, "Cannot watch the EndpointSlices of a target")
 		return
 	}
+	w.hasSynced = registration.HasSynced
 	ctx, stop := context.WithCancel(x.ctx)
 	w.stop, t.watch = stop, w
 	x.watches++

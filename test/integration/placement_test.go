@@ -38,6 +38,7 @@ func TestPlacement(t *testing.T) {
 	p := startPlacement(t)
 	t.Run("the same events give the same places", p.repeats)
 	t.Run("preemption keeps to limits", p.preemptsWithinLimits)
+	t.Run("each placement is explained", p.isExplained)
 	t.Run("each scheduler sees what the other has placed", p.isBesideAnother)
 }
 
@@ -165,12 +166,15 @@ profiles:
   plugins:
     multiPoint:
       enabled: [{name: NetLatency, weight: 100}]
+    bind:
+      enabled: [{name: NetLatency}]
   pluginConfig:
   - name: NetLatency
     args:
       source: {file: {path: %q, interval: 1s}}
       targetSlices: {namespace: ""}
       band: {ratio: 0, floor: 0s}
+      annotatePlacement: true
       targets:
       - name: qdrant
         pods: {labelSelector: {matchLabels: {app: qdrant}}}

@@ -14,8 +14,9 @@ import (
 	"github.com/netlatency/netlatency/pkg/placement"
 )
 
-// placementAnnotation says on a pod why it is where it is.
-const placementAnnotation = "netlatency.io/placement"
+// PlacementAnnotation says on a pod why it is where it is, as a PlacementRecord
+// in JSON.
+const PlacementAnnotation = "netlatency.io/placement"
 
 // keptByScores stands for the plugins whose scores outvoted the nearest node:
 // it was free.
@@ -83,7 +84,7 @@ func (p *NetLatency) keptFrom(ctx context.Context, state fwk.CycleState, pod *co
 	return status.Plugin()
 }
 
-const recordKey = placementAnnotation
+const recordKey = PlacementAnnotation
 
 // record is the text of the annotation, from Reserve to Bind.
 type record string
@@ -91,12 +92,12 @@ type record string
 // Clone returns the same.
 func (r record) Clone() fwk.StateData { return r }
 
-// placementRecord is an explanation as the annotation has it. Latencies are in
+// PlacementRecord is an explanation as the annotation has it. Latencies are in
 // milliseconds.
-type placementRecord struct {
+type PlacementRecord struct {
 	Node    string         `json:"node"`
 	CostMS  *float64       `json:"costMs,omitempty"` // absent where it is unknown
-	Targets []targetRecord `json:"targets,omitempty"`
+	Targets []TargetRecord `json:"targets,omitempty"`
 	Best    string         `json:"best,omitempty"`
 	BestMS  *float64       `json:"bestMs,omitempty"`
 	Kept    string         `json:"keptBy,omitempty"`
@@ -105,7 +106,8 @@ type placementRecord struct {
 	AgeS    *float64       `json:"matrixAgeSeconds,omitempty"`
 }
 
-type targetRecord struct {
+// TargetRecord is what one target adds to the cost in a PlacementRecord.
+type TargetRecord struct {
 	Name   string   `json:"name"`
 	MS     *float64 `json:"ms,omitempty"`
 	Weight int      `json:"weight"`
@@ -115,12 +117,12 @@ type targetRecord struct {
 // maxRecorded bounds the targets in an annotation.
 const maxRecorded = 16
 
-func recordOf(e placement.Explanation, kept string, age time.Duration, measured bool) placementRecord {
-	r := placementRecord{
+func recordOf(e placement.Explanation, kept string, age time.Duration, measured bool) PlacementRecord {
+	r := PlacementRecord{
 		Node: e.Node, CostMS: milliseconds(e.Cost), Best: e.Best, BestMS: milliseconds(e.BestCost), Kept: kept, Rank: e.Rank, Of: e.Of,
 	}
 	for _, part := range e.Parts[:min(len(e.Parts), maxRecorded)] {
-		r.Targets = append(r.Targets, targetRecord{Name: part.Target, MS: milliseconds(part.Latency), Weight: part.Weight, Basis: part.Basis.String()})
+		r.Targets = append(r.Targets, TargetRecord{Name: part.Target, MS: milliseconds(part.Latency), Weight: part.Weight, Basis: part.Basis.String()})
 	}
 	if measured {
 		seconds := age.Round(100 * time.Millisecond).Seconds()
@@ -155,7 +157,7 @@ func (p *NetLatency) Bind(ctx context.Context, state fwk.CycleState, pod *corev1
 	binding := &corev1.Binding{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID,
-			Annotations: map[string]string{placementAnnotation: string(text)},
+			Annotations: map[string]string{PlacementAnnotation: string(text)},
 		},
 		Target: corev1.ObjectReference{Kind: "Node", Name: nodeName},
 	}

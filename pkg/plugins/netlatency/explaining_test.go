@@ -85,7 +85,7 @@ func TestWhyAPodIsWhereItIs(t *testing.T) {
 			c := newCluster(t, setting{args: args, objects: objects})
 			c.measure(measured)
 			binding := c.place(worker(), tt.node, tt.feasible...)
-			if diff := cmp.Diff(tt.want, binding.Annotations[placementAnnotation]); diff != "" {
+			if diff := cmp.Diff(tt.want, binding.Annotations[PlacementAnnotation]); diff != "" {
 				t.Errorf("annotation (-want +got):\n%s", diff)
 			}
 			if binding.Target.Name != tt.node || binding.UID != "worker" {

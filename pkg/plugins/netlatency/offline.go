@@ -5,6 +5,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
 	frameworkruntime "k8s.io/kubernetes/pkg/scheduler/framework/runtime"
 	"k8s.io/utils/clock"
 
@@ -30,6 +31,12 @@ type given struct{}
 
 func (given) Run(ctx context.Context) { <-ctx.Done() }
 func (given) Stats() source.Stats     { return source.Stats{} }
+
+// Settle waits until the plugin knows what there was in the cluster when it was
+// made. It returns false if ctx ends before that.
+func (p *NetLatency) Settle(ctx context.Context) bool {
+	return cache.WaitForCacheSync(ctx.Done(), p.nodesSynced) && p.targets.Settle(ctx)
+}
 
 // Costs is what pod costs on every node now, as PreScore would find it; nil if
 // it wants to be near nothing. An error says what is wrong with the pod's
