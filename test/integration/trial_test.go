@@ -1,11 +1,17 @@
 package integration
 
 import (
+	"context"
+	"encoding/json"
 	"math"
+	"os"
+	"path/filepath"
 	"slices"
+	"strconv"
 	"testing"
 
 	"github.com/netlatency/netlatency/test/sandbox"
+	"github.com/netlatency/netlatency/test/sandbox/cluster"
 	"github.com/netlatency/netlatency/test/sandbox/trial"
 )
 
@@ -15,7 +21,15 @@ func TestTheStoryOfTheDemo(t *testing.T) {
 	for _, name := range []string{"metro.yaml", "labels-missing.yaml"} {
 		t.Run(name, func(t *testing.T) {
 			s := start(t, name, nil)
-			report, err := trial.Run(t.Context(), s, trial.Options{Progress: progress{t}})
+			var foretold []map[string]int // workers by provider, of each burst of ours
+			report, err := trial.Run(t.Context(), s, trial.Options{
+				Progress: progress{t},
+				BeforeBurst: func(ctx context.Context, service *cluster.RayService, workers int) error {
+					places, err := simulated(ctx, t, s, service, workers)
+					foretold = append(foretold, places)
+					return err
+				},
+			})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -51,6 +65,9 @@ func TestTheStoryOfTheDemo(t *testing.T) {
 			atMost(t, "drift search_net_p99_ms against pinned", drift[trial.ModeNetLatency].SearchNetP99/drift[trial.ModePinned].SearchNetP99, 0.7)
 
 			evenlyShared(t, s, ours)
+			for i, phase := range report.Phases {
+				atLeast(t, phase.Name+", share of the workers whose provider simulate foretold", right(s, foretold[i], phase.Modes[trial.ModeNetLatency]), 0.95)
+			}
 		})
 	}
 }
@@ -108,3 +125,59 @@ type lines []byte
 
 func (l *lines) Write(p []byte) (int, error) { *l = append(*l, p...); return len(p), nil }
 func (l lines) String() string               { return string(l) }
+
+// simulated is how many workers each provider will have, by what "simulate"
+// says of a service that is scaled up by so many.
+func simulated(ctx context.Context, t *testing.T, s *sandbox.Sandbox, service *cluster.RayService, workers int) (map[string]int, error) {
+	running, err := s.Cluster.Workers(ctx, service.Key())
+	if err != nil {
+		return nil, err
+	}
+	places := make(map[string]int)
+	for _, w := range running {
+		places[providerOf(s, w.Spec.NodeName)]++
+	}
+	manifest, err := json.Marshal(service.Object())
+	if err != nil {
+		return nil, err
+	}
+	dir := t.TempDir()
+	file, kubeconfig := filepath.Join(dir, "rayservice.json"), filepath.Join(dir, "kubeconfig")
+	if err := os.WriteFile(file, manifest, 0o600); err != nil {
+		return nil, err
+	}
+	if err := s.Cluster.WriteKubeconfig(kubeconfig, s.Cluster.URL()); err != nil {
+		return nil, err
+	}
+	var forecast struct {
+		Groups []struct {
+			Waiting int
+			Places  []struct {
+				Node string
+				Pods int
+			}
+		}
+	}
+	text := kubectlNetlatency(t, "simulate", "-f", file, "--replicas", strconv.Itoa(workers), "-o", "json", "--kubeconfig", kubeconfig)
+	if err := json.Unmarshal([]byte(text), &forecast); err != nil {
+		return nil, err
+	}
+	for _, place := range forecast.Groups[0].Places {
+		places[providerOf(s, place.Node)] += place.Pods
+	}
+	t.Logf("simulate foretells %v, and %d that wait", places, forecast.Groups[0].Waiting)
+	return places, nil
+}
+
+// right is the share of a burst's workers that are at the provider foretold.
+func right(s *sandbox.Sandbox, foretold map[string]int, m *trial.Mode) float64 {
+	places := make(map[string]int)
+	for node, n := range m.PerNode {
+		places[providerOf(s, node)] += n
+	}
+	sum := 0
+	for provider, n := range places {
+		sum += min(n, foretold[provider])
+	}
+	return float64(sum) / float64(m.Bound)
+}

@@ -145,6 +145,11 @@ func (t *trial) burst(ctx context.Context, mode string) (outcome, error) {
 	if _, err := t.Cluster.WaitWorkersBound(starting, key, burst.From); err != nil {
 		return outcome{}, err
 	}
+	if foresee := t.options.BeforeBurst; foresee != nil && mode == ModeNetLatency {
+		if err := foresee(ctx, service, burst.To-burst.From); err != nil {
+			return outcome{}, err
+		}
+	}
 	scaled := time.Now()
 	if err := t.Cluster.ScaleRayService(ctx, key, burst.To); err != nil {
 		return outcome{}, err

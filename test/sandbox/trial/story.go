@@ -7,6 +7,7 @@ import (
 
 	"github.com/netlatency/netlatency/test/sandbox"
 	"github.com/netlatency/netlatency/test/sandbox/application"
+	"github.com/netlatency/netlatency/test/sandbox/cluster"
 )
 
 // Options of a trial.
@@ -15,6 +16,9 @@ type Options struct {
 	Searches, Clients int
 	// Progress is told what happens.
 	Progress Progress
+	// BeforeBurst, if there is one, is called before a RayService of netlatency's
+	// is scaled up by so many workers.
+	BeforeBurst func(ctx context.Context, service *cluster.RayService, workers int) error
 }
 
 // Progress is told what a trial does, for a person who waits.
