@@ -129,6 +129,7 @@ func (l lines) String() string               { return string(l) }
 // simulated is how many workers each provider will have, by what "simulate"
 // says of a service that is scaled up by so many.
 func simulated(ctx context.Context, t *testing.T, s *sandbox.Sandbox, service *cluster.RayService, workers int) (map[string]int, error) {
+	t.Helper()
 	running, err := s.Cluster.Workers(ctx, service.Key())
 	if err != nil {
 		return nil, err
