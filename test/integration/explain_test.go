@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"io"
 	"path/filepath"
 	"testing"
 
@@ -20,11 +19,20 @@ import (
 // kubectlNetlatency runs the kubectl plugin and returns what it printed.
 func kubectlNetlatency(t *testing.T, args ...string) string {
 	t.Helper()
-	var out, notes bytes.Buffer
-	if code := cli.Run(genericiooptions.IOStreams{In: &bytes.Buffer{}, Out: &out, ErrOut: io.MultiWriter(&notes, t.Output())}, args); code != 0 {
-		t.Fatalf("kubectl netlatency %v: exit code %d: %s", args, code, notes.String())
+	text, code := tryKubectlNetlatency(t, args...)
+	if code != 0 {
+		t.Fatalf("kubectl netlatency %v: exit code %d", args, code)
 	}
-	return out.String()
+	return text
+}
+
+// tryKubectlNetlatency is kubectlNetlatency with the exit code; what it noted is
+// in the test's log.
+func tryKubectlNetlatency(t *testing.T, args ...string) (text string, code int) {
+	t.Helper()
+	var out bytes.Buffer
+	code = cli.Run(genericiooptions.IOStreams{In: &bytes.Buffer{}, Out: &out, ErrOut: t.Output()}, args)
+	return out.String(), code
 }
 
 // explained is what "explain -o json" says of a pod, as far as the scheduler's

@@ -103,6 +103,7 @@ func blockedMethodsAreReplaced(ctx context.Context, t *testing.T, s *sandbox.San
 			t.Errorf("%s: a pair was not measured for %v: want at most three rounds, %v", step.name, oldest, limit)
 		}
 	}
+	doctorSays(t, s, "warning", "methods", "UDP is not answered everywhere")
 	change(ctx, t, s, near, far, func(*scenario.Path) {})
 	waitFor(ctx, t, "all pairs to be measured by UDP again", func() (bool, error) {
 		for _, d := range rows(ctx, t, s, pairs) {

@@ -46,6 +46,7 @@ func TestOperation(t *testing.T) {
 		{"agents have no privileges", agentsHaveNoPrivileges},
 		{"the namespace refuses what is not restricted", namespaceRefusesUnrestricted},
 		{"service accounts may do what they must and no more", accountsMayDoWhatTheyMust},
+		{"doctor finds what is wrong", doctorFindsWhatIsWrong},
 		{"Prometheus knows what the agents know", prometheusKnowsWhatAgentsKnow},
 		{"blocked methods are replaced by the next", blockedMethodsAreReplaced},
 		{"duplicates, disorder and a spoofing host change no latency", noiseOfTheNetworkChangesNothing},

@@ -142,12 +142,8 @@ func simulated(ctx context.Context, t *testing.T, s *sandbox.Sandbox, service *c
 	if err != nil {
 		return nil, err
 	}
-	dir := t.TempDir()
-	file, kubeconfig := filepath.Join(dir, "rayservice.json"), filepath.Join(dir, "kubeconfig")
+	file := filepath.Join(t.TempDir(), "rayservice.json")
 	if err := os.WriteFile(file, manifest, 0o600); err != nil {
-		return nil, err
-	}
-	if err := s.Cluster.WriteKubeconfig(kubeconfig, s.Cluster.URL()); err != nil {
 		return nil, err
 	}
 	var forecast struct {
@@ -159,7 +155,7 @@ func simulated(ctx context.Context, t *testing.T, s *sandbox.Sandbox, service *c
 			}
 		}
 	}
-	text := kubectlNetlatency(t, "simulate", "-f", file, "--replicas", strconv.Itoa(workers), "-o", "json", "--kubeconfig", kubeconfig)
+	text := kubectlNetlatency(t, "simulate", "-f", file, "--replicas", strconv.Itoa(workers), "-o", "json", "--kubeconfig", kubeconfigOf(t, s))
 	if err := json.Unmarshal([]byte(text), &forecast); err != nil {
 		return nil, err
 	}
