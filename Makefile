@@ -73,6 +73,10 @@ bench-perf: ## The part of bench that times whole schedulers, into build/perf.tx
 bench-peers: ## The part of bench that runs other schedulers' plugins, into build/peers.txt
 	hack/peers.sh
 
+.PHONY: captures
+captures: ## Write what the commands print in a sandbox into docs/cli.md
+	go run ./hack/captures
+
 .PHONY: lint
 lint: ## golangci-lint and go vet
 	go vet ./...
