@@ -84,7 +84,7 @@ func prepare(ctx context.Context, out *printer) error {
 		return err
 	}
 	out.Status("building what is not up to date (the first time, Kubernetes takes some minutes)")
-	binDir, err := cluster.Build(ctx, func(line string) { out.Step("%s", line) }, sandbox.Programs...)
+	binDir, err := cluster.Build(ctx, func(line string) { out.Step("%s", line) }, append(sandbox.Programs, cluster.CLI)...)
 	if err != nil {
 		return err
 	}
@@ -152,7 +152,8 @@ func run(ctx context.Context, out *printer, terminal bool) error {
 	if !terminal || os.Getenv("DEMO_ONCE") == "1" {
 		return nil
 	}
-	fmt.Fprintf(out.w, "\nThe cluster stays up until Ctrl-C:\n\n  export KUBECONFIG=%s\n  alias kubectl='%s kubectl'\n\n", s.Kubeconfig, filepath.Join(os.Getenv(variableBinDir), "kubernetes"))
+	binDir := os.Getenv(variableBinDir)
+	fmt.Fprintf(out.w, "\nThe cluster stays up until Ctrl-C. In another terminal:\n\n  export KUBECONFIG=%s PATH=%s:$PATH\n  alias kubectl='kubernetes kubectl'\n  kubectl netlatency doctor\n\n", s.Kubeconfig, binDir)
 	select {
 	case <-ctx.Done():
 	case <-s.Cluster.Done():

@@ -48,6 +48,7 @@ var (
 	Kubernetes = Binary{Name: "kubernetes", module: ".", pkg: modulePath + "/test/sandbox/cmd/kubernetes", version: versionUpstream}
 	Agent      = Binary{Name: "agent", module: ".", pkg: modulePath + "/cmd/agent", version: versionOwn}
 	Scheduler  = Binary{Name: "scheduler", module: ".", pkg: modulePath + "/cmd/scheduler", version: versionOwn}
+	CLI        = Binary{Name: "kubectl-netlatency", module: ".", pkg: modulePath + "/cmd/kubectl-netlatency", version: versionOwn}
 	Kwok       = Binary{Name: "kwok", module: "hack/tools/kwok", pkg: "sigs.k8s.io/kwok/cmd/kwok"}
 	KubeRay    = Binary{Name: "kuberay-operator", module: "hack/tools/kuberay", pkg: "github.com/ray-project/kuberay/ray-operator"}
 )
