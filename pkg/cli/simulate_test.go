@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 const rayService = `
@@ -124,9 +125,10 @@ spec: {replicas: 3, template: {metadata: {labels: {app: api}}, spec: {containers
 // The name of a Ray cluster that runs already is what targets with
 // matchLabelKeys go by.
 func TestWorkersJoinTheClusterThatRuns(t *testing.T) {
-	head := worker("head", "g-1")
-	head.Labels = map[string]string{labelRayOrigin: "search", labelRayNodeType: "head", labelRayCluster: "search-x7k2p"}
-	f := metroFacts(t, head)
+	f := metroFacts(t, &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "search", Name: "search-serve-svc", Labels: map[string]string{labelRayOrigin: "search"}},
+		Spec:       corev1.ServiceSpec{Selector: map[string]string{labelRayCluster: "search-x7k2p", "ray.io/serve": "true"}},
+	})
 	groups, err := readGroups(strings.NewReader(rayService), "default")
 	if err != nil {
 		t.Fatal(err)

@@ -22,6 +22,7 @@ type podGroup struct {
 	name     string
 	replicas int
 	template corev1.PodTemplateSpec // with namespace and labels
+	origin   string                 // name of the Ray object that they are of, "" for others
 }
 
 // pod is the i-th of the group.
@@ -161,12 +162,16 @@ func rayWorkers(o *unstructured.Unstructured, path ...string) ([]podGroup, error
 			return nil, fmt.Errorf("%s.%w", at, err)
 		}
 		g.name, g.replicas = name, max(replicas, least)*max(hosts, 1)
+		g.origin = o.GetName()
 		for label, value := range map[string]string{
-			labelRayNodeType: "worker", labelRayGroup: name, "ray.io/is-ray-node": "yes",
-			labelRayCluster: o.GetName(), labelRayOrigin: o.GetName(), "ray.io/originated-from-crd": o.GetKind(),
+			labelRayNodeType: "worker", labelRayGroup: name, labelRayCluster: o.GetName(),
+			"ray.io/is-ray-node": "yes", "ray.io/identifier": o.GetName() + "-worker",
 			"app.kubernetes.io/name": "kuberay", "app.kubernetes.io/created-by": "kuberay-operator",
 		} {
 			metav1.SetMetaDataLabel(&g.template.ObjectMeta, label, value)
+		}
+		if o.GetKind() == "RayService" {
+			metav1.SetMetaDataLabel(&g.template.ObjectMeta, "ray.io/serve", "true")
 		}
 		groups = append(groups, g)
 	}
@@ -208,24 +213,24 @@ func countOf(spec map[string]any, field string, otherwise int) (int, error) {
 	return n, nil
 }
 
-// adoptCluster gives workers the name of the Ray cluster that runs already
-// under their origin's name, so that targets by matchLabelKeys are found.
+// adoptCluster gives workers the name of the Ray cluster that runs already for
+// their RayService or RayJob, so that targets by matchLabelKeys are found.
+// KubeRay puts the name of the origin on the cluster's Services, whose selectors
+// name the cluster, and not on its pods.
 func (c *cluster) adoptCluster(ctx context.Context, groups []podGroup) {
 	for i := range groups {
-		labels := groups[i].template.Labels
-		origin := labels[labelRayOrigin]
-		if origin == "" {
+		g := &groups[i]
+		if g.origin == "" {
 			continue
 		}
-		heads, err := c.client.CoreV1().Pods(groups[i].template.Namespace).List(ctx, metav1.ListOptions{
-			LabelSelector: labelRayOrigin + "=" + origin + "," + labelRayNodeType + "=head",
-		})
+		services, err := c.client.CoreV1().Services(g.template.Namespace).List(ctx, metav1.ListOptions{LabelSelector: labelRayOrigin + "=" + g.origin})
 		if err != nil {
 			return // it is only finer
 		}
-		slices.SortFunc(heads.Items, func(a, b corev1.Pod) int { return b.CreationTimestamp.Compare(a.CreationTimestamp.Time) })
-		if len(heads.Items) > 0 {
-			labels[labelRayCluster] = heads.Items[0].Labels[labelRayCluster]
+		for j := range services.Items {
+			if name := services.Items[j].Spec.Selector[labelRayCluster]; name != "" {
+				g.template.Labels[labelRayCluster] = name
+			}
 		}
 	}
 }
