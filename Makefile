@@ -41,7 +41,7 @@ build: ## Build the scheduler, the agent and the kubectl plugin into build/bin
 test: verify lint test-unit test-perf-smoke test-integration ## Run everything that .ci/run runs
 
 .PHONY: test-unit
-test-unit: ## Unit tests, with the race detector on what is concurrent
+test-unit: ## Unit tests, with the race detector on what is concurrent, and the chart's
 	hack/test-unit.sh
 
 .PHONY: test-integration
@@ -79,9 +79,10 @@ lint: ## golangci-lint and go vet
 	hack/lint.sh
 
 .PHONY: generate
-generate: ## Write generated code anew
+generate: ## Write generated code and what is made of the chart anew
 	hack/update-codegen.sh
 	hack/update-scenario-schema.sh
+	hack/update-manifests.sh
 
 .PHONY: verify
 verify: ## Check that generated code, modules and formatting are as committed
