@@ -37,6 +37,14 @@ build: ## Build the scheduler, the agent and the kubectl plugin into build/bin
 	go build -ldflags "$(LDFLAGS)" -o build/bin/scheduler ./cmd/scheduler
 	go build -ldflags "$(LDFLAGS)" -o build/bin/kubectl-netlatency ./cmd/kubectl-netlatency
 
+.PHONY: image
+image: ## Make the images of all programs, for amd64 and arm64, in build/image; no container engine needed
+	VERSION='$(VERSION)' LDFLAGS='$(LDFLAGS)' hack/image.sh
+
+.PHONY: image-verify
+image-verify: ## Make the images twice and compare: are they the same bytes?
+	VERSION='$(VERSION)' LDFLAGS='$(LDFLAGS)' hack/image.sh --verify
+
 .PHONY: test
 test: verify lint test-unit test-perf-smoke test-integration ## Run everything that .ci/run runs
 
