@@ -38,12 +38,16 @@ build: ## Build the scheduler, the agent and the kubectl plugin into build/bin
 	go build -ldflags "$(LDFLAGS)" -o build/bin/kubectl-netlatency ./cmd/kubectl-netlatency
 
 .PHONY: image
-image: ## Make the images of all programs, for amd64 and arm64, in build/image; no container engine needed
-	VERSION='$(VERSION)' LDFLAGS='$(LDFLAGS)' hack/image.sh
+image: ## Make the images of all programs, for amd64 and arm64, in build/image; no container engine needed (PUSH=registry/path)
+	VERSION='$(VERSION)' LDFLAGS='$(LDFLAGS)' hack/image.sh $(if $(PUSH),-push '$(PUSH)')
 
 .PHONY: image-verify
 image-verify: ## Make the images twice and compare: are they the same bytes?
 	VERSION='$(VERSION)' LDFLAGS='$(LDFLAGS)' hack/image.sh --verify
+
+.PHONY: release
+release: ## Make the files of a release in build/release, and its images (VERSION=tag)
+	VERSION='$(VERSION)' LDFLAGS='$(LDFLAGS)' hack/release.sh
 
 .PHONY: test
 test: verify lint test-unit test-perf-smoke test-integration ## Run everything that .ci/run runs

@@ -31,7 +31,8 @@ make_images() {
 			GOOS=linux GOARCH=$architecture go build -trimpath -ldflags "$LDFLAGS" -o "$directory/bin/$architecture/$program" "./cmd/$program"
 		done
 	done
-	"$image" -directory "$directory" -version "$VERSION" -revision "$revision" -created "$created" "$@"
+	# A tag of an image has no v, as the chart's version has none.
+	"$image" -directory "$directory" -version "${VERSION#v}" -revision "$revision" -created "$created" "$@"
 }
 
 if [[ ${1-} != --verify ]]; then
