@@ -9,6 +9,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -134,8 +135,8 @@ func (f file) layer() (v1.Layer, error) {
 	for at := path.Dir(f.path); at != "."; at = path.Dir(at) {
 		directories = append(directories, at)
 	}
-	for i := len(directories) - 1; i >= 0; i-- {
-		if err := to.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: directories[i] + "/", Mode: 0o755, ModTime: time.Unix(0, 0)}); err != nil {
+	for _, directory := range slices.Backward(directories) {
+		if err := to.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: directory + "/", Mode: 0o755, ModTime: time.Unix(0, 0)}); err != nil {
 			return nil, err
 		}
 	}
