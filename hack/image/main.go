@@ -31,6 +31,8 @@ var programs = []program{
 	{name: "agent", description: "Measures round trips between Kubernetes nodes"},
 	// It may be told to read a Prometheus.
 	{name: "scheduler", description: "kube-scheduler that places pods near what they talk to", roots: true},
+	// For a Pod that looks after a cluster, and where nobody may install programs.
+	{name: "kubectl-netlatency", description: "Asks netlatency what it measured", roots: true},
 }
 
 // release is what the images of a build have in common.
