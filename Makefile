@@ -37,11 +37,23 @@ build: ## Build the scheduler, the agent and the kubectl plugin into build/bin
 	go build -ldflags "$(LDFLAGS)" -o build/bin/scheduler ./cmd/scheduler
 	go build -ldflags "$(LDFLAGS)" -o build/bin/kubectl-netlatency ./cmd/kubectl-netlatency
 
+.PHONY: image
+image: ## Make the images of all programs, for amd64 and arm64, in build/image; no container engine needed (PUSH=registry/path)
+	VERSION='$(VERSION)' LDFLAGS='$(LDFLAGS)' hack/image.sh $(if $(PUSH),-push '$(PUSH)')
+
+.PHONY: image-verify
+image-verify: ## Make the images twice and compare: are they the same bytes?
+	VERSION='$(VERSION)' LDFLAGS='$(LDFLAGS)' hack/image.sh --verify
+
+.PHONY: release
+release: ## Make the files of a release in build/release, and its images (VERSION=tag)
+	VERSION='$(VERSION)' LDFLAGS='$(LDFLAGS)' hack/release.sh
+
 .PHONY: test
 test: verify lint test-unit test-perf-smoke test-integration ## Run everything that .ci/run runs
 
 .PHONY: test-unit
-test-unit: ## Unit tests, with the race detector on what is concurrent
+test-unit: ## Unit tests, with the race detector on what is concurrent, and the chart's
 	hack/test-unit.sh
 
 .PHONY: test-integration
@@ -83,9 +95,10 @@ lint: ## golangci-lint and go vet
 	hack/lint.sh
 
 .PHONY: generate
-generate: ## Write generated code anew
+generate: ## Write generated code and what is made of the chart anew
 	hack/update-codegen.sh
 	hack/update-scenario-schema.sh
+	hack/update-manifests.sh
 
 .PHONY: verify
 verify: ## Check that generated code, modules and formatting are as committed

@@ -15,3 +15,5 @@ race=(./pkg/latency/... ./pkg/probe/... ./pkg/agent/... ./pkg/exposition/... ./p
 CGO_ENABLED=1 go test -race "${race[@]}"
 # shellcheck disable=SC2046 # package paths have no spaces
 go test $(go list ./... | grep -v -e /pkg/latency -e /pkg/probe -e /pkg/agent -e /pkg/exposition -e /pkg/source -e /pkg/target -e /pkg/placement -e /test/integration -e /test/perf)
+(cd hack/image && go test ./...)
+hack/test-chart.sh

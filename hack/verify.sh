@@ -10,8 +10,9 @@ if [[ -n $unformatted ]]; then
 fi
 # Not test/peers nor hack/tools/kubernetes-*, which have other versions of all of
 # Kubernetes: only make bench-peers and make test-skew download them.
-for module in . hack/tools/kwok hack/tools/kuberay hack/tools/lint hack/tools/prometheus; do
+for module in . hack/image hack/tools/helm-docs hack/tools/helm-unittest hack/tools/kwok hack/tools/kuberay hack/tools/lint hack/tools/prometheus; do
 	(cd "$module" && go mod verify >/dev/null && go mod tidy -diff)
 done
 hack/verify-codegen.sh
 hack/update-scenario-schema.sh --verify
+hack/update-manifests.sh --verify

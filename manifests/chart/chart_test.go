@@ -2,7 +2,9 @@ package chart_test
 
 import (
 	"maps"
+	"os"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -16,6 +18,7 @@ import (
 	policyv1 "k8s.io/api/policy/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"sigs.k8s.io/yaml"
 )
 
 const (
@@ -65,20 +68,63 @@ func TestWhatIsInstalled(t *testing.T) {
 	}
 }
 
-// GitOps tools compare renderings: whatever is random or asks the cluster would
-// be a change each time.
+// GitOps tools compare renderings: whatever is random, tells the time or asks
+// the cluster would be a change each time, and hooks are not theirs to run.
 func TestRenderingTwiceGivesTheSame(t *testing.T) {
-	first, err := renderFiles(t, everyValue)
+	for name, values := range map[string]string{"as shipped": "", "with every value": everyValue, "for Claudie": claudie(t)} {
+		t.Run(name, func(t *testing.T) {
+			first, err := renderFiles(t, values)
+			if err != nil {
+				t.Fatal(err)
+			}
+			upgrade := chartutil.ReleaseOptions{Name: "netlatency", Namespace: "netlatency", Revision: 2, IsUpgrade: true}
+			second, err := renderRelease(t, upgrade, values)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(first, second); diff != "" {
+				t.Errorf("second rendering (-first +second):\n%s", diff)
+			}
+		})
+	}
+	for _, template := range load(t).Templates {
+		for _, unsteady := range []string{"lookup", "genCA", "genSignedCert", "genSelfSignedCert", "genPrivateKey", "randAlpha", "randNumeric", "randAscii", "randBytes", "uuidv4", "now", "helm.sh/hook"} {
+			if regexp.MustCompile(`\{\{[^}]*\b` + regexp.QuoteMeta(unsteady) + `\b|helm\.sh/hook`).Match(template.Data) {
+				t.Errorf("%s uses %s", template.Name, unsteady)
+			}
+		}
+	}
+}
+
+// claudie is the values for clusters made by Claudie.
+func claudie(t *testing.T) string {
+	t.Helper()
+	data, err := os.ReadFile("netlatency/values-claudie.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
-	second, err := renderFiles(t, everyValue)
-	if err != nil {
+	return string(data)
+}
+
+func TestValuesForClaudieChangeSomething(t *testing.T) {
+	var given map[string]any
+	if err := yaml.UnmarshalStrict([]byte(claudie(t)), &given); err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(first, second); diff != "" {
-		t.Errorf("second rendering (-first +second):\n%s", diff)
+	defaults := load(t).Values
+	var unchanged func(path string, values map[string]any)
+	unchanged = func(path string, values map[string]any) {
+		for name, value := range values {
+			below := strings.TrimPrefix(path+"."+name, ".")
+			if inner, ok := value.(map[string]any); ok {
+				unchanged(below, inner)
+			} else if cmp.Equal(value, at(defaults, below)) {
+				t.Errorf("%s is %v without it", below, value)
+			}
+		}
 	}
+	unchanged("", given)
+	configuration(t, claudie(t))
 }
 
 func TestEveryNodeRunsAnAgentWhateverItsTaints(t *testing.T) {
@@ -274,6 +320,7 @@ func TestNotesSayWhatToDoNext(t *testing.T) {
 		"\nTargets: qdrant, gpu\n",
 		"kubectl -n netlatency get pods",
 		"pod-security.kubernetes.io/enforce=restricted",
+		"\n    kubectl get pods --all-namespaces --field-selector spec.schedulerName=netlatency-scheduler\n    kubectl get pods --all-namespaces --field-selector spec.schedulerName=netlatency-scheduler-pack\n",
 	} {
 		if !strings.Contains(notes, want) {
 			t.Errorf("the notes lack %q:\n%s", want, notes)

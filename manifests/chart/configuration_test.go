@@ -212,6 +212,12 @@ agent:
   nodeSelector: {probes: "true"}
   tolerations: [{key: gpu, operator: Equal, value: "true", effect: NoSchedule}]
   resources: {requests: {cpu: 10m, memory: 16Mi}, limits: {memory: 64Mi}}
+networkPolicy: {enabled: true, readers: [{ipBlock: {cidr: 192.0.2.0/24}}]}
+admissionPolicy:
+  enabled: true
+  schedulerName: near
+  namespaceSelector: {matchLabels: {team: search}}
+  podSelector: {matchLabels: {ray.io/group: workers}}
 podMonitor: {enabled: true, interval: 20s, labels: {monitor: "yes"}, scrapeNativeHistograms: true}
 prometheusRule: {enabled: true, labels: {rule: "yes"}}
 scheduler:
@@ -262,6 +268,7 @@ func TestEveryValueLeadsToAValidConfiguration(t *testing.T) {
 		"probes: \"true\"", "key: gpu", "memory: 64Mi", "mirror/scheduler:v1", "replicas: 3", "schedulers: \"true\"", "system-cluster-critical",
 		"--targets-service=near-targets", "namespace: probes", "--emulated-version=1.35", "--v=2", "node-role.kubernetes.io/control-plane", "memory: 2Gi", "imagePullPolicy: Always", "hostNetwork: true",
 		"interval: 20s", "monitor: \"yes\"", "scrapeNativeHistograms: true", "rule: \"yes\"", "record: netlatency:rtt_seconds:mean5m", "secretName: prometheus", "mountPath: /var/run/secrets/prometheus",
+		"value: 'near'", "team: search", "ray.io/group: workers",
 	} {
 		if !strings.Contains(all.String(), want) {
 			t.Errorf("nothing is rendered with %q", want)

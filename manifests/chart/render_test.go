@@ -41,6 +41,12 @@ func load(t *testing.T) *chart.Chart {
 // with values, given as YAML: file name to content.
 func renderFiles(t *testing.T, values string) (map[string]string, error) {
 	t.Helper()
+	return renderRelease(t, chartutil.ReleaseOptions{Name: "netlatency", Namespace: "netlatency", Revision: 1, IsInstall: true}, values)
+}
+
+// renderRelease renders for any release.
+func renderRelease(t *testing.T, release chartutil.ReleaseOptions, values string) (map[string]string, error) {
+	t.Helper()
 	var given map[string]any
 	if err := yaml.UnmarshalStrict([]byte(values), &given); err != nil {
 		t.Fatal(err)
@@ -48,7 +54,6 @@ func renderFiles(t *testing.T, values string) (map[string]string, error) {
 	c := load(t)
 	capabilities := chartutil.DefaultCapabilities.Copy()
 	capabilities.KubeVersion = chartutil.KubeVersion{Version: "v1.36.3", Major: "1", Minor: "36"}
-	release := chartutil.ReleaseOptions{Name: "netlatency", Namespace: "netlatency", Revision: 1, IsInstall: true}
 	renderValues, err := chartutil.ToRenderValues(c, given, release, capabilities)
 	if err != nil {
 		return nil, err

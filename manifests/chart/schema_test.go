@@ -24,6 +24,8 @@ func TestMistakesInValuesAreNamed(t *testing.T) {
 		{"a preset that does not exist", "scheduler: {profiles: [{schedulerName: a, preset: near}]}", "at '/scheduler/profiles/0/preset': value must be one of 'prefer-near', 'pack-near'"},
 		{"a duration without unit", "agent: {interval: 10}", "at '/agent/interval': got number, want string"},
 		{"a version that YAML took for a number", "scheduler: {emulatedVersion: 1.34}", "at '/scheduler/emulatedVersion': got number, want string"},
+		{"a reader that is nobody", "networkPolicy: {readers: [{}]}", "at '/networkPolicy/readers/0': minProperties: got 0, want 1"},
+		{"a policy for a scheduler that is not there", "admissionPolicy: {enabled: true, schedulerName: other}", "scheduler.profiles has only netlatency-scheduler, netlatency-scheduler-pack"},
 		{"no profile", "scheduler: {profiles: []}", "at '/scheduler/profiles': minItems: got 0, want 1"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

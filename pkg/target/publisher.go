@@ -50,7 +50,7 @@ const (
 //
 // Of all that publish under one name the one that holds a Lease of that name
 // writes. Slices say the same as long as the targets stay where they are, and
-// nothing is written then.
+// nothing is written then. Slices and Lease are owned by the agents' Service.
 type Publisher struct {
 	client             kubernetes.Interface
 	namespace, service string
@@ -134,7 +134,7 @@ func (p *Publisher) stand(ctx context.Context, terms chan<- context.Context) {
 	host, _ := os.Hostname() // as a scheduler's identity, for people
 	lease := &resourcelock.LeaseLock{
 		LeaseMeta:  metav1.ObjectMeta{Namespace: p.namespace, Name: p.service},
-		Client:     p.client.CoordinationV1(),
+		Client:     owned{p.client.CoordinationV1(), p.owner},
 		LockConfig: resourcelock.ResourceLockConfig{Identity: host + "_" + string(uuid.NewUUID())},
 	}
 	wait.UntilWithContext(ctx, func(ctx context.Context) {
@@ -259,8 +259,15 @@ func (p *Publisher) publish(ctx context.Context) error {
 	if !known {
 		return nil
 	}
+	owner := p.owner()
+	if p.agents != "" && owner == nil {
+		return nil // no agents that could be told; perhaps all is being uninstalled
+	}
 	p.leaveOut(ctx, bound(targets, MaxNodes))
 	want, stay := p.wanted(targets)
+	for _, slice := range want {
+		slice.OwnerReferences = owner
+	}
 	api := p.client.DiscoveryV1().EndpointSlices(p.namespace)
 	mine := labels.Set{discoveryv1.LabelServiceName: p.service, discoveryv1.LabelManagedBy: ManagedBy}
 	// Version 0 is read from the API server's cache. What is older than we
@@ -284,7 +291,7 @@ func (p *Publisher) publish(ctx context.Context) error {
 		default:
 			next := have.DeepCopy()
 			maps.Copy(next.Labels, wanted.Labels)
-			next.Endpoints, next.Ports = wanted.Endpoints, wanted.Ports
+			next.Endpoints, next.Ports, next.OwnerReferences = wanted.Endpoints, wanted.Ports, wanted.OwnerReferences
 			if _, err := api.Update(ctx, next, metav1.UpdateOptions{}); err != nil {
 				faults = append(faults, fmt.Errorf("update %s: %w", have.Name, err))
 			}

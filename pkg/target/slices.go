@@ -135,5 +135,7 @@ func same(have, want *discoveryv1.EndpointSlice) bool {
 			return false
 		}
 	}
-	return apiequality.Semantic.DeepEqual(have.Endpoints, want.Endpoints) && apiequality.Semantic.DeepEqual(have.Ports, want.Ports)
+	return apiequality.Semantic.DeepEqual(have.Endpoints, want.Endpoints) &&
+		apiequality.Semantic.DeepEqual(have.Ports, want.Ports) &&
+		apiequality.Semantic.DeepEqual(have.OwnerReferences, want.OwnerReferences)
 }

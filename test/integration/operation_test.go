@@ -26,6 +26,7 @@ func TestOperation(t *testing.T) {
 	values := s.Values()
 	args := values["scheduler"].(map[string]any)["args"].(map[string]any)
 	args["staleAfter"] = "15s" // so that the test of dead agents does not wait long
+	values["admissionPolicy"] = map[string]any{"enabled": true}
 	if err := s.InstallChart(ctx, values); err != nil {
 		t.Fatal(err)
 	}
@@ -47,12 +48,14 @@ func TestOperation(t *testing.T) {
 		{"the namespace refuses what is not restricted", namespaceRefusesUnrestricted},
 		{"service accounts may do what they must and no more", accountsMayDoWhatTheyMust},
 		{"doctor finds what is wrong", doctorFindsWhatIsWrong},
+		{"chosen pods are given the scheduler", chosenPodsAreGivenTheScheduler},
 		{"Prometheus knows what the agents know", prometheusKnowsWhatAgentsKnow},
 		{"blocked methods are replaced by the next", blockedMethodsAreReplaced},
 		{"duplicates, disorder and a spoofing host change no latency", noiseOfTheNetworkChangesNothing},
 		{"a killed leader is replaced and waiting pods are bound", killedLeaderIsReplaced},
 		{"the series of a node end with it", seriesOfANodeEndWithIt},
 		{"without agents pods are bound and told why", withoutAgentsPodsAreBound},
+		{"nothing is left of what agents were told", nothingIsLeftOfWhatAgentsWereTold},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(ctx, t, s) })
 	}

@@ -21,7 +21,8 @@ func TestTheAgentsAreToldWhereTheTargetsOfRulesRun(t *testing.T) {
 	args.Rules = []config.Rule{{Targets: []string{"qdrant"}}}
 	gpu := gpuNode("gpu")
 	gpu.Status.Addresses = []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: "192.0.2.1"}}
-	c := newCluster(t, setting{args: args, realClock: true, objects: []runtime.Object{node("store"), gpu, replica}})
+	agents := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "netlatency", Name: "netlatency-agent"}}
+	c := newCluster(t, setting{args: args, realClock: true, objects: []runtime.Object{node("store"), gpu, replica, agents}})
 
 	var nodes []string
 	eventually(t, "the agents are told", func() bool {
