@@ -2,6 +2,8 @@ package netlatency
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"sync"
 
 	"k8s.io/component-base/metrics"
@@ -129,7 +131,13 @@ var (
 	targetsKept     = desc("netlatency_targets", "Targets that are kept current, also of pods' own annotations; empty is those of them that run nowhere.", "state")
 	targetLeftOut   = desc("netlatency_target_nodes_left_out", "Nodes on which targets run that the agents are not told of, because there are more than 500. Of the replica that tells them.")
 	targetFailures  = desc("netlatency_target_slices_failures_total", "Failed requests of what tells the agents on which nodes targets run.")
-	allDescriptions = []*metrics.Desc{matrixAge, matrixPairs, sourceAgents, sourceFailures, droppedRows, discoveryErrors, roundDuration, lastSuccess, targetReplicas, targetNodes, targetCoverage, targetsKept, targetLeftOut, targetFailures}
+	staleAfter      = desc("netlatency_stale_after_seconds", "The age beyond which a pair is no longer measured, as configured.")
+	allDescriptions = []*metrics.Desc{matrixAge, matrixPairs, sourceAgents, sourceFailures, droppedRows, discoveryErrors, roundDuration, lastSuccess, targetReplicas, targetNodes, targetCoverage, targetsKept, targetLeftOut, targetFailures, staleAfter, nodeInfo, targetNodeInfo}
+
+	// About nodes, and the same for all profiles: a series for each node and
+	// profile would be too many.
+	nodeInfo       = metrics.NewDesc("netlatency_node_info", "Always 1; the labels say how the scheduler groups the node. With this the agents' metrics can be added up over providers.", []string{"node", "provider", "region", "zone"}, nil, metrics.ALPHA, "")
+	targetNodeInfo = metrics.NewDesc("netlatency_target_node_info", "Always 1, of nodes on which a target of any profile runs, or one that a pod's own annotation describes. With this what is recorded of the agents' metrics can be kept to the pairs that are asked for.", []string{"node"}, nil, metrics.ALPHA, "")
 )
 
 func desc(name, help string, labels ...string) *metrics.Desc {
@@ -157,8 +165,38 @@ func (c *stateCollector) DescribeWithStability(ch chan<- *metrics.Desc) {
 func (c *stateCollector) CollectWithStability(ch chan<- metrics.Metric) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, p := range c.plugins {
-		p.metrics.guard(klog.NewContext(context.Background(), klog.Background()), "metrics", func(context.Context) { p.collect(ch) })
+	groups, targets := make(map[string]latency.NodeGroup), make(map[string]bool)
+	// In an order: of a node that profiles group differently one group is told,
+	// always the same.
+	for _, profile := range slices.Sorted(maps.Keys(c.plugins)) {
+		p := c.plugins[profile]
+		p.metrics.guard(klog.NewContext(context.Background(), klog.Background()), "metrics", func(context.Context) {
+			p.collect(ch)
+			p.collectNodes(groups, targets)
+		})
+	}
+	for node, group := range groups {
+		ch <- metrics.NewLazyConstMetric(nodeInfo, metrics.GaugeValue, 1, node, group.Provider, group.Region, group.Zone)
+	}
+	for node := range targets {
+		ch <- metrics.NewLazyConstMetric(targetNodeInfo, metrics.GaugeValue, 1, node)
+	}
+}
+
+// collectNodes adds the nodes that p knows, and those on which targets run.
+func (p *NetLatency) collectNodes(groups map[string]latency.NodeGroup, targets map[string]bool) {
+	for _, node := range p.targets.Nodes() {
+		targets[node] = true
+	}
+	view := p.view.Load()
+	if view == nil {
+		return
+	}
+	for i := range view.nodes.Len() {
+		node := view.nodes.Name(i)
+		if _, told := groups[node]; !told {
+			groups[node] = view.groups[node]
+		}
 	}
 }
 
@@ -172,6 +210,7 @@ func (p *NetLatency) collect(ch chan<- metrics.Metric) {
 	}
 	stats := p.feed.source.Stats()
 	kind := p.args.Source.Kind()
+	send(staleAfter, metrics.GaugeValue, p.args.StaleAfter.Seconds())
 	if p.args.Source.Agents != nil {
 		send(sourceAgents, metrics.GaugeValue, float64(stats.Agents), "known")
 		send(sourceAgents, metrics.GaugeValue, float64(stats.Answered), "answered")
