@@ -141,24 +141,31 @@ func TestEveryFlagOfTheAgentIsDocumentedWithItsDefault(t *testing.T) {
 	}
 }
 
-func TestEveryMetricIsDocumented(t *testing.T) {
-	want := map[string]bool{}
+// metricNames is the metrics that agents and schedulers have, by the code.
+func metricNames(t *testing.T) map[string]bool {
+	t.Helper()
+	names := map[string]bool{}
 	for _, file := range []string{"../../pkg/exposition/names.go", "../../pkg/plugins/netlatency/metrics.go"} {
 		source, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, name := range regexp.MustCompile(`"(netlatency_\w+)"`).FindAllStringSubmatch(string(source), -1) {
-			want[name[1]] = true
+			names[name[1]] = true
 		}
 	}
+	return names
+}
+
+func TestEveryMetricIsDocumented(t *testing.T) {
+	want := metricNames(t)
 	got := slices.DeleteFunc(slices.Sorted(maps.Keys(documented(t, "Metrics"))), recorded)
 	if diff := cmp.Diff(slices.Sorted(maps.Keys(want)), got); diff != "" {
 		t.Errorf("metrics (-code +documentation):\n%s", diff)
 	}
 	// Queries and text name no others.
 	for _, name := range regexp.MustCompile(`netlatency_\w+`).FindAllString(documentation(t), -1) {
-		family := regexp.MustCompile("_(sum|count|bucket)$").ReplaceAllString(name, "")
+		family := suffixes.ReplaceAllString(name, "")
 		if !want[family] && !strings.HasSuffix(name, "_") { // as in netlatency_source_*
 			t.Errorf("there is no metric %s", name)
 		}

@@ -25,20 +25,55 @@ import (
 	"github.com/netlatency/netlatency/test/sandbox/cluster"
 )
 
-const rulesFile = "../../manifests/chart/netlatency/files/rules.yaml"
+const (
+	rulesFile  = "../../manifests/chart/netlatency/files/rules.yaml"
+	alertsFile = "../../manifests/chart/netlatency/files/alerts.yaml"
+)
 
 // What the rules make of series that are written down, by Prometheus' own
-// tool: losses, restarts, new pairs and dead ones.
-func TestRecordingRules(t *testing.T) {
+// tool: losses, restarts, new pairs and dead ones, and what fires when.
+func TestRules(t *testing.T) {
 	promtool := filepath.Join(os.Getenv(variableBinDir), cluster.Promtool.Name)
+	large := filepath.Join(t.TempDir(), "large_test.yaml")
+	if err := os.WriteFile(large, rulesInALargeCluster(t), 0o644); err != nil {
+		t.Fatal(err)
+	}
 	for _, args := range [][]string{
-		{"check", "rules", "--lint=all", "--lint-fatal", rulesFile},
-		{"test", "rules", "--diff", "testdata/rules_test.yaml"},
+		{"check", "rules", "--lint=all", "--lint-fatal", rulesFile, alertsFile},
+		{"test", "rules", "--diff", "testdata/rules_test.yaml", "testdata/alerts_test.yaml", large},
 	} {
 		if out, err := exec.CommandContext(t.Context(), promtool, args...).CombinedOutput(); err != nil {
 			t.Errorf("promtool %s: %v\n%s", strings.Join(args, " "), err, out)
 		}
 	}
+}
+
+// rulesInALargeCluster is a test for promtool of 129 nodes, of which nobody
+// says where targets run: nothing of pairs is recorded.
+func rulesInALargeCluster(t *testing.T) []byte {
+	t.Helper()
+	rules, err := filepath.Abs(rulesFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	series := []map[string]any{{"series": `netlatency_target_node_info{node="n7",instance="s1"}`, "values": "_x60 1x20"}}
+	for i := range 129 {
+		series = append(series, map[string]any{"series": fmt.Sprintf(`netlatency_probes_sent_total{node="n",peer="n%d",method="udp"}`, i), "values": "0+24x80"})
+	}
+	expect := func(at string, samples ...any) map[string]any {
+		return map[string]any{"expr": "count(netlatency:probes_sent:increase30m)", "eval_time": at, "exp_samples": samples}
+	}
+	data, err := yaml.Marshal(map[string]any{
+		"rule_files": []string{rules}, "evaluation_interval": "1m",
+		"tests": []any{map[string]any{
+			"interval": "1m", "input_series": series,
+			"promql_expr_test": []any{expect("50m"), expect("70m", map[string]any{"labels": "{}", "value": 1})},
+		}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
 }
 
 // The tolerances between the medians of the agents' windows and of what a
