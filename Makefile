@@ -81,6 +81,7 @@ lint: ## golangci-lint and go vet
 generate: ## Write generated code anew
 	hack/update-codegen.sh
 	hack/update-scenario-schema.sh
+	hack/update-dashboard.sh
 
 .PHONY: verify
 verify: ## Check that generated code, modules and formatting are as committed

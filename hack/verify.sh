@@ -15,3 +15,4 @@ for module in . hack/tools/kwok hack/tools/kuberay hack/tools/lint hack/tools/pr
 done
 hack/verify-codegen.sh
 hack/update-scenario-schema.sh --verify
+hack/update-dashboard.sh --verify
