@@ -78,11 +78,12 @@ lint: ## golangci-lint and go vet
 	hack/lint.sh
 
 .PHONY: generate
-generate: ## Write generated code anew
+generate: ## Write generated code, dashboard and reference anew
 	hack/update-codegen.sh
 	hack/update-scenario-schema.sh
 	hack/update-dashboard.sh
+	hack/update-metrics.sh
 
 .PHONY: verify
-verify: ## Check that generated code, modules and formatting are as committed
+verify: ## Check that what is generated, modules and formatting are as committed
 	hack/verify.sh

@@ -16,3 +16,4 @@ done
 hack/verify-codegen.sh
 hack/update-scenario-schema.sh --verify
 hack/update-dashboard.sh --verify
+hack/update-metrics.sh --verify
