@@ -95,11 +95,13 @@ lint: ## golangci-lint and go vet
 	hack/lint.sh
 
 .PHONY: generate
-generate: ## Write generated code and what is made of the chart anew
+generate: ## Write what is generated anew: code, manifests, dashboard, reference
 	hack/update-codegen.sh
 	hack/update-scenario-schema.sh
 	hack/update-manifests.sh
+	hack/update-dashboard.sh
+	hack/update-metrics.sh
 
 .PHONY: verify
-verify: ## Check that generated code, modules and formatting are as committed
+verify: ## Check that what is generated, modules and formatting are as committed
 	hack/verify.sh

@@ -16,3 +16,5 @@ done
 hack/verify-codegen.sh
 hack/update-scenario-schema.sh --verify
 hack/update-manifests.sh --verify
+hack/update-dashboard.sh --verify
+hack/update-metrics.sh --verify

@@ -34,6 +34,11 @@ func documented(t *testing.T, section string) map[string]string {
 		t.Fatalf("the documentation has no section %q", section)
 	}
 	text, _, _ = strings.Cut(text, "\n## ")
+	return tableRows(text)
+}
+
+// tableRows is the rows of tables that begin with code: that to the second cell.
+func tableRows(text string) map[string]string {
 	rows := make(map[string]string)
 	for _, row := range regexp.MustCompile("(?m)^\\| `([^`]+)` \\| ([^|]*) \\|").FindAllStringSubmatch(text, -1) {
 		rows[row[1]] = strings.Trim(row[2], "`")
@@ -138,26 +143,51 @@ func TestEveryFlagOfTheAgentIsDocumentedWithItsDefault(t *testing.T) {
 	}
 }
 
-func TestEveryMetricIsDocumented(t *testing.T) {
-	want := map[string]bool{}
+// metricNames is the metrics that agents and schedulers have, by the code.
+func metricNames(t *testing.T) map[string]bool {
+	t.Helper()
+	names := map[string]bool{}
 	for _, file := range []string{"../../pkg/exposition/names.go", "../../pkg/plugins/netlatency/metrics.go"} {
 		source, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, name := range regexp.MustCompile(`"(netlatency_\w+)"`).FindAllStringSubmatch(string(source), -1) {
-			want[name[1]] = true
+			names[name[1]] = true
 		}
 	}
-	got := slices.DeleteFunc(slices.Sorted(maps.Keys(documented(t, "Metrics"))), recorded)
+	return names
+}
+
+func metricsPage(t *testing.T) string {
+	t.Helper()
+	data, err := os.ReadFile("../../docs/metrics.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+// The tables are generated of what is registered; this finds what is not.
+func TestEveryMetricIsDocumented(t *testing.T) {
+	want := metricNames(t)
+	got := slices.DeleteFunc(slices.Sorted(maps.Keys(tableRows(metricsPage(t)))), recorded)
 	if diff := cmp.Diff(slices.Sorted(maps.Keys(want)), got); diff != "" {
 		t.Errorf("metrics (-code +documentation):\n%s", diff)
 	}
-	// Queries and text name no others.
-	for _, name := range regexp.MustCompile(`netlatency_\w+`).FindAllString(documentation(t), -1) {
-		family := regexp.MustCompile("_(sum|count|bucket)$").ReplaceAllString(name, "")
-		if !want[family] && !strings.HasSuffix(name, "_") { // as in netlatency_source_*
-			t.Errorf("there is no metric %s", name)
+}
+
+func TestNoOtherMetricIsNamed(t *testing.T) {
+	want := metricNames(t)
+	for _, page := range []string{"architecture.md", "configuration.md", "metrics.md", "operations.md"} {
+		data, err := os.ReadFile("../../docs/" + page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range regexp.MustCompile(`netlatency_\w+`).FindAllString(string(data), -1) {
+			if !want[suffixes.ReplaceAllString(name, "")] && !strings.HasSuffix(name, "_") { // as in netlatency_source_*
+				t.Errorf("%s: there is no metric %s", page, name)
+			}
 		}
 	}
 }

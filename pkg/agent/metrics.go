@@ -9,6 +9,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+	dto "github.com/prometheus/client_model/go"
 
 	"github.com/netlatency/netlatency/pkg/exposition"
 	"github.com/netlatency/netlatency/pkg/probe"
@@ -43,7 +44,7 @@ func newMetrics(node, version string) *metrics {
 		shown:    make(map[string]bool),
 		rtt: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: exposition.RTTSeconds,
-			Help: "Round-trip times from node to peer, every valid sample but those of full size.",
+			Help: "Round-trip times from node to peer, every valid sample but those of full size. A native histogram, without classic buckets.",
 			// Schema 3: a quantile read from it is off by less than 5 %. A pair
 			// fills some 35 buckets in a day; 160 is a bound, and the reset
 			// keeps one hour's resolution when it is reached.
@@ -54,8 +55,8 @@ func newMetrics(node, version string) *metrics {
 			// them out of every pair.
 			NativeHistogramMaxExemplars: -1,
 		}, pair),
-		sent:     prometheus.NewCounterVec(prometheus.CounterOpts{Name: exposition.ProbesSentTotal, Help: "Probes sent from node to peer."}, pair),
-		lost:     prometheus.NewCounterVec(prometheus.CounterOpts{Name: exposition.ProbesLostTotal, Help: "Probes from node to peer without an answer in time."}, pair),
+		sent:     prometheus.NewCounterVec(prometheus.CounterOpts{Name: exposition.ProbesSentTotal, Help: "Probes sent from node to peer, but those of full size; from the first answer on."}, pair),
+		lost:     prometheus.NewCounterVec(prometheus.CounterOpts{Name: exposition.ProbesLostTotal, Help: "Probes from node to peer without an answer in time, whole lost bursts included, but those of full size; from the first loss on."}, pair),
 		fullSent: prometheus.NewCounter(prometheus.CounterOpts{Name: exposition.AgentFullSizeProbesSentTotal, Help: "Probes of full size sent, over all peers."}),
 		fullLost: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: exposition.FullSizeProbesLostTotal,
@@ -67,7 +68,7 @@ func newMetrics(node, version string) *metrics {
 	}
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name:        exposition.AgentBuildInfo,
-		Help:        "Always 1; the labels say what is running.",
+		Help:        "Always 1; the labels say what runs.",
 		ConstLabels: prometheus.Labels{exposition.LabelVersion: version, exposition.LabelGoVersion: runtime.Version()},
 	})
 	build.Set(1)
@@ -200,14 +201,14 @@ type engineCollector struct {
 var (
 	pairsDesc    = prometheus.NewDesc(exposition.AgentPairs, "Peers that have answered, by the method of their newest answer.", []string{exposition.LabelMethod}, nil)
 	probedByDesc = prometheus.NewDesc(exposition.AgentProbedBy, "Addresses whose probes came here in the last three intervals. Far fewer than others have peers: this node is hardly measured.", nil, nil)
-	samplesDesc  = prometheus.NewDesc(exposition.AgentSamplesTotal, "Valid samples by whose time stamps they rest on.", []string{exposition.LabelStamps}, nil)
-	reorderDesc  = prometheus.NewDesc(exposition.AgentReorderedSamplesTotal, "Samples whose answer came after that to a later probe of the same peer.", nil, nil)
-	invalidDesc  = prometheus.NewDesc(exposition.AgentInvalidPacketsTotal, "Packets that were received and did not become a sample.", []string{exposition.LabelReason}, nil)
+	samplesDesc  = prometheus.NewDesc(exposition.AgentSamplesTotal, "Valid samples by whose time stamps they rest on: kernel when all are the kernels' own, user when one is not.", []string{exposition.LabelStamps}, nil)
+	reorderDesc  = prometheus.NewDesc(exposition.AgentReorderedSamplesTotal, "Valid samples whose answer came after that to a later probe of the same peer (RFC 4737). They count like any other.", nil, nil)
+	invalidDesc  = prometheus.NewDesc(exposition.AgentInvalidPacketsTotal, "Packets that were received and did not become a sample, by reason: malformed, size, source, session, unsent, duplicate, late, unwanted, or out_of_bracket, for stamps that contradict each other.", []string{exposition.LabelReason}, nil)
 	repliesDesc  = prometheus.NewDesc(exposition.AgentReflectorRepliesTotal, "Probes of others that were answered.", nil, nil)
-	refusalDesc  = prometheus.NewDesc(exposition.AgentReflectorRefusalsTotal, "Probes of others that the reflector did not answer.", []string{exposition.LabelReason}, nil)
+	refusalDesc  = prometheus.NewDesc(exposition.AgentReflectorRefusalsTotal, "Probes of others that were not answered, by reason: source_limit, total_limit, send_failed.", []string{exposition.LabelReason}, nil)
 	sendErrDesc  = prometheus.NewDesc(exposition.AgentSendErrorsTotal, "Probes that the kernel refused to send.", nil, nil)
 	cappedDesc   = prometheus.NewDesc(exposition.AgentProbesCappedTotal, "Probes that were delayed by --packets-per-second.", nil, nil)
-	droppedDesc  = prometheus.NewDesc(exposition.AgentStreamDroppedTotal, "Samples that a client of the sample stream was too slow to take.", nil, nil)
+	droppedDesc  = prometheus.NewDesc(exposition.AgentStreamDroppedTotal, "Samples that a reader of /samples was too slow for.", nil, nil)
 )
 
 // Describe implements prometheus.Collector.
@@ -254,4 +255,27 @@ func (c engineCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 	counter(cappedDesc, c.capped())
 	counter(droppedDesc, c.undelivered())
+}
+
+// Reference gathers a series of every metric, of an agent that does not exist,
+// for the documentation.
+func Reference() ([]*dto.MetricFamily, error) {
+	m := newMetrics("", "")
+	one := []string{"", "", ""}
+	m.rtt.WithLabelValues(one...)
+	m.sent.WithLabelValues(one...)
+	m.lost.WithLabelValues(one...)
+	m.fullLost.WithLabelValues(one...)
+	none := func() uint64 { return 0 }
+	m.registry.MustRegister(engineCollector{
+		engines: func() []probe.Counters { return nil },
+		reflector: func() probe.ReflectorCounters {
+			return probe.ReflectorCounters{Refused: map[probe.Reason]uint64{"": 0}}
+		},
+		probedBy: func() int { return 0 },
+		methods:  []probe.Method{probe.MethodUDP},
+		pairs:    func() map[probe.Method]int { return nil },
+		capped:   none, undelivered: none,
+	})
+	return m.registry.Gather()
 }

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -25,20 +26,55 @@ import (
 	"github.com/netlatency/netlatency/test/sandbox/cluster"
 )
 
-const rulesFile = "../../manifests/chart/netlatency/files/rules.yaml"
+const (
+	rulesFile  = "../../manifests/chart/netlatency/files/rules.yaml"
+	alertsFile = "../../manifests/chart/netlatency/files/alerts.yaml"
+)
 
 // What the rules make of series that are written down, by Prometheus' own
-// tool: losses, restarts, new pairs and dead ones.
-func TestRecordingRules(t *testing.T) {
+// tool: losses, restarts, new pairs and dead ones, and what fires when.
+func TestRules(t *testing.T) {
 	promtool := filepath.Join(os.Getenv(variableBinDir), cluster.Promtool.Name)
+	large := filepath.Join(t.TempDir(), "large_test.yaml")
+	if err := os.WriteFile(large, rulesInALargeCluster(t), 0o644); err != nil {
+		t.Fatal(err)
+	}
 	for _, args := range [][]string{
-		{"check", "rules", "--lint=all", "--lint-fatal", rulesFile},
-		{"test", "rules", "--diff", "testdata/rules_test.yaml"},
+		{"check", "rules", "--lint=all", "--lint-fatal", rulesFile, alertsFile},
+		{"test", "rules", "--diff", "testdata/rules_test.yaml", "testdata/alerts_test.yaml", large},
 	} {
 		if out, err := exec.CommandContext(t.Context(), promtool, args...).CombinedOutput(); err != nil {
 			t.Errorf("promtool %s: %v\n%s", strings.Join(args, " "), err, out)
 		}
 	}
+}
+
+// rulesInALargeCluster is a test for promtool of 129 nodes, of which nobody
+// says where targets run: nothing of pairs is recorded.
+func rulesInALargeCluster(t *testing.T) []byte {
+	t.Helper()
+	rules, err := filepath.Abs(rulesFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	series := []map[string]any{{"series": `netlatency_target_node_info{node="n7",instance="s1"}`, "values": "_x60 1x20"}}
+	for i := range 129 {
+		series = append(series, map[string]any{"series": fmt.Sprintf(`netlatency_probes_sent_total{node="n",peer="n%d",method="udp"}`, i), "values": "0+24x80"})
+	}
+	expect := func(at string, samples ...any) map[string]any {
+		return map[string]any{"expr": "count(netlatency:probes_sent:increase30m)", "eval_time": at, "exp_samples": samples}
+	}
+	data, err := yaml.Marshal(map[string]any{
+		"rule_files": []string{rules}, "evaluation_interval": "1m",
+		"tests": []any{map[string]any{
+			"interval": "1m", "input_series": series,
+			"promql_expr_test": []any{expect("50m"), expect("70m", map[string]any{"labels": "{}", "value": 1})},
+		}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
 }
 
 // The tolerances between the medians of the agents' windows and of what a
@@ -75,7 +111,9 @@ func prometheusKnowsWhatAgentsKnow(ctx context.Context, t *testing.T, s *sandbox
 	scraped := span{began, time.Now().Add(5*time.Second + agreementSpan)} // for the first time
 
 	var fromPrometheus, fromAgents *latency.Matrix
-	pairs := len(s.Nodes) * (len(s.Nodes) - 1)
+	// Only what leads to targets is recorded.
+	targets := targetNodes(ctx, t, s)
+	pairs, all := len(targets)*(len(s.Nodes)-1), len(s.Nodes)*(len(s.Nodes)-1)
 	read := readPrometheus(ctx, t, url, configv1.PrometheusSource{}, s.NodeNames())
 	agents := readAgents(ctx, t, s)
 	waitFor(ctx, t, "the matrix from Prometheus to have a window of every pair", func() (bool, error) {
@@ -88,7 +126,7 @@ func prometheusKnowsWhatAgentsKnow(ctx context.Context, t *testing.T, s *sandbox
 		}
 		// The agents' windows must lie within the time that samples are heard.
 		heard := time.Since(began) > s.Scenario.Probe.Window.Duration+2*agreementSpan
-		return heard && enough == pairs && fromAgents.Pairs() == pairs, fmt.Errorf("%d of %d pairs have", enough, pairs)
+		return heard && enough == pairs && fromAgents.Pairs() == all, fmt.Errorf("%d of %d pairs have", enough, pairs)
 	})
 	t.Logf("%d pairs after %.0f s", pairs, time.Since(began).Seconds())
 
@@ -101,8 +139,10 @@ func prometheusKnowsWhatAgentsKnow(ctx context.Context, t *testing.T, s *sandbox
 	near := 0 // pairs whose medians agree
 	for pair, ours := range fromAgents.All() {
 		theirs, ok := fromPrometheus.Measured(pair.Node, pair.Peer)
+		if wanted := slices.Contains(targets, pair.Peer); ok != wanted {
+			t.Errorf("%v is in the matrix from Prometheus: %v, want %v", pair, ok, wanted)
+		}
 		if !ok {
-			t.Errorf("%v is not in the matrix from Prometheus", pair)
 			continue
 		}
 		clip := latency.ClipFactor * ours.P50
@@ -128,7 +168,7 @@ func prometheusKnowsWhatAgentsKnow(ctx context.Context, t *testing.T, s *sandbox
 	}
 
 	// Only what is asked for is answered.
-	one := s.NodeNames()[0]
+	one := targets[0]
 	few := readPrometheus(ctx, t, url, configv1.PrometheusSource{}, []string{one})()
 	for pair := range few.All() {
 		if pair.Peer != one {
@@ -141,39 +181,59 @@ func prometheusKnowsWhatAgentsKnow(ctx context.Context, t *testing.T, s *sandbox
 
 	// Another prober's metrics serve too, by the documented queries.
 	others := readPrometheus(ctx, t, url, goldpingerExample(t), s.NodeNames())()
-	if others.Pairs() != pairs {
-		t.Errorf("the documented queries of goldpinger found %d of %d pairs", others.Pairs(), pairs)
+	if others.Pairs() != all {
+		t.Errorf("the documented queries of goldpinger found %d of %d pairs", others.Pairs(), all)
 	}
 	for pair, d := range others.All() {
 		if want := foreign.mean(pair.Node, pair.Peer); (d.Mean - want).Abs() > time.Microsecond {
 			t.Errorf("%v takes %v by goldpinger, want %v", pair, d.Mean, want)
 		}
 	}
+
+	t.Run("what dashboard, rules and alerts ask is answered", func(t *testing.T) { whatIsAskedIsAnswered(ctx, t, s, url) })
 }
 
-// startPrometheus starts a server that scrapes the agents and goldpinger each
-// second and evaluates the rules as often.
+// startPrometheus starts a server that scrapes the agents, the schedulers and
+// goldpinger each second and evaluates the rules as often.
 func startPrometheus(ctx context.Context, t *testing.T, s *sandbox.Sandbox, foreign *goldpinger) string {
 	t.Helper()
-	rules, err := os.ReadFile(rulesFile)
+	files := make(map[string][]byte)
+	for _, name := range []string{rulesFile, alertsFile} {
+		rules, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files[filepath.Base(name)] = regexp.MustCompile(`(?m)^  interval: .*$`).ReplaceAll(rules, []byte("  interval: 1s"))
+	}
+	// The jobs and labels of the chart's monitors.
+	var agents []any
+	for _, node := range s.Nodes {
+		agents = append(agents, map[string]any{
+			"targets": []string{net.JoinHostPort(node.WAN.String(), "9465")}, "labels": map[string]string{"node": node.Name, "namespace": sandbox.Namespace},
+		})
+	}
+	pods, err := s.SchedulerPods(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
-	rules = regexp.MustCompile(`(?m)^  interval: .*$`).ReplaceAll(rules, []byte("  interval: 1s"))
-	var agents []string
-	for _, node := range s.Nodes {
-		agents = append(agents, net.JoinHostPort(node.WAN.String(), "9465"))
+	var schedulers []any
+	for _, pod := range pods {
+		schedulers = append(schedulers, map[string]any{
+			"targets": []string{net.JoinHostPort(pod.Status.PodIP, "10259")}, "labels": map[string]string{"pod": pod.Name, "namespace": sandbox.Namespace},
+		})
 	}
 	configuration, err := yaml.Marshal(map[string]any{
 		"global":     map[string]any{"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
-		"rule_files": []string{"rules.yaml"},
+		"rule_files": []string{"rules.yaml", "alerts.yaml"},
 		"scrape_configs": []any{
+			map[string]any{"job_name": "netlatency-agent", "honor_labels": true, "scrape_native_histograms": true, "static_configs": agents},
 			map[string]any{
-				"job_name": "agents", "honor_labels": true, "scrape_native_histograms": true,
-				"static_configs": []any{map[string]any{"targets": agents}},
+				"job_name": "netlatency-scheduler", "honor_labels": true, "static_configs": schedulers, "scheme": "https",
+				"tls_config":    map[string]any{"insecure_skip_verify": true}, // they sign their certificates themselves
+				"authorization": map[string]any{"credentials": s.Cluster.Config().BearerToken},
 			},
 			map[string]any{
-				"job_name":       "goldpinger",
+				"job_name": "goldpinger", "honor_labels": true,
 				"static_configs": []any{map[string]any{"targets": []string{foreign.address}}},
 			},
 		},
@@ -181,7 +241,7 @@ func startPrometheus(ctx context.Context, t *testing.T, s *sandbox.Sandbox, fore
 	if err != nil {
 		t.Fatal(err)
 	}
-	url, err := s.Cluster.StartPrometheus(ctx, configuration, map[string][]byte{"rules.yaml": rules})
+	url, err := s.Cluster.StartPrometheus(ctx, configuration, files)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -299,6 +359,14 @@ func (g *goldpinger) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 	fmt.Fprintln(&page, "# TYPE kube_node_info gauge")
 	for _, node := range g.nodes {
 		fmt.Fprintf(&page, "kube_node_info{node=%q,internal_ip=%q,kernel_version=\"6.1\"} 1\n", node, g.ips[node])
+	}
+	// All agents are there. Of two pods that wait one has a scheduler.
+	for _, name := range []string{"desired_number_scheduled", "number_ready"} {
+		fmt.Fprintf(&page, "# TYPE kube_daemonset_status_%s gauge\nkube_daemonset_status_%s{namespace=%q,daemonset=\"netlatency-agent\"} %d\n", name, name, sandbox.Namespace, len(g.nodes))
+	}
+	for _, scheduler := range []string{sandbox.SchedulerName, "netlatency-gone"} {
+		labels := fmt.Sprintf("namespace=\"ray\",pod=\"of-%s\",uid=\"of-%s\"", scheduler, scheduler)
+		fmt.Fprintf(&page, "kube_pod_scheduler{%s,name=%q} 1\nkube_pod_info{%s,node=\"\"} 1\nkube_pod_status_phase{%s,phase=\"Pending\"} 1\n", labels, scheduler, labels, labels)
 	}
 	fmt.Fprintln(&page, "# TYPE goldpinger_peers_response_time_s histogram")
 	for _, node := range g.nodes {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	dto "github.com/prometheus/client_model/go"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/component-base/metrics"
@@ -102,6 +103,7 @@ func TestMetrics(t *testing.T) {
 		"netlatency_source_failures_total reason=timeout source=agents 7",
 		"netlatency_source_last_success_timestamp_seconds source=agents 1.7829072e+09",
 		"netlatency_source_round_seconds source=agents 0.25",
+		"netlatency_stale_after_seconds 120",
 		"netlatency_target_coverage_nodes basis=group target=gpu 0",
 		"netlatency_target_coverage_nodes basis=group target=qdrant 0",
 		"netlatency_target_coverage_nodes basis=local target=gpu 0",
@@ -121,6 +123,48 @@ func TestMetrics(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, exposed(t, c.plugin.metrics.profile)); diff != "" {
 		t.Errorf("metrics (-want +got):\n%s", diff)
+	}
+}
+
+// Two profiles: what is said of nodes is said once.
+func TestMetricsOfNodes(t *testing.T) {
+	grouped := zoned("grouped", "hetzner", "1")
+	grouped.Labels[corev1.LabelTopologyRegion] = "eu"
+	for range 2 {
+		c := newCluster(t, setting{
+			args:    newArgs(qdrantTarget()),
+			objects: []runtime.Object{grouped, node("bare"), qdrant("q-0", "grouped")},
+		})
+		c.measure(rtts{{"bare", "grouped"}: 1 * ms})
+		c.score(worker())
+	}
+	families, err := legacyregistry.DefaultGatherer.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, family := range families {
+		if family.GetName() != "netlatency_node_info" && family.GetName() != "netlatency_target_node_info" {
+			continue
+		}
+		for _, m := range family.GetMetric() {
+			line := family.GetName()
+			for _, l := range m.GetLabel() {
+				line += " " + l.GetName() + "=" + l.GetValue()
+			}
+			if strings.Contains(line, "node=grouped") || strings.Contains(line, "node=bare") { // there are other tests
+				got = append(got, line)
+			}
+		}
+	}
+	slices.Sort(got)
+	want := []string{
+		"netlatency_node_info node=bare provider= region= zone=",
+		"netlatency_node_info node=grouped provider=hetzner region=eu zone=1",
+		"netlatency_target_node_info node=grouped",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("metrics of nodes (-want +got):\n%s", diff)
 	}
 }
 
