@@ -148,10 +148,11 @@ func TestMetricsOfNodes(t *testing.T) {
 			continue
 		}
 		for _, m := range family.GetMetric() {
-			line := family.GetName()
+			words := []string{family.GetName()}
 			for _, l := range m.GetLabel() {
-				line += " " + l.GetName() + "=" + l.GetValue()
+				words = append(words, l.GetName()+"="+l.GetValue())
 			}
+			line := strings.Join(words, " ")
 			if strings.Contains(line, "node=grouped") || strings.Contains(line, "node=bare") { // there are other tests
 				got = append(got, line)
 			}
