@@ -83,6 +83,7 @@ type Agents struct {
 	discovery *discovery
 	scraper   *scraper
 	stats     atomic.Pointer[Stats]
+	told      atomic.Pointer[[]AgentHealth]
 
 	matrix *latency.Matrix
 	// health of the agents by node, as of the last round.
@@ -92,8 +93,10 @@ type Agents struct {
 
 // health is how the reads of one agent went.
 type health struct {
-	failing bool
-	tried   time.Time // the last attempt
+	failing  bool
+	tried    time.Time // the last attempt
+	answered time.Time // the last that succeeded
+	err      error     // of the last round
 }
 
 // NewAgents checks the options and prepares a source; Run starts it.
@@ -117,6 +120,7 @@ func NewAgents(options AgentsOptions) (*Agents, error) {
 		return nil, fmt.Errorf("source of agents: %w", err)
 	}
 	a.stats.Store(&Stats{})
+	a.told.Store(&[]AgentHealth{})
 	return a, nil
 }
 
@@ -185,6 +189,7 @@ func (a *Agents) round(ctx context.Context, started time.Time) {
 		Version:       a.matrix.Version(),
 		Pairs:         a.matrix.Pairs(),
 	}))
+	a.tell()
 	a.options.Publish(a.matrix)
 }
 

@@ -3,6 +3,7 @@ package source
 import (
 	"cmp"
 	"slices"
+	"time"
 
 	"k8s.io/klog/v2"
 )
@@ -40,6 +41,10 @@ func (a *Agents) judge(logger klog.Logger, answers []answer) {
 		for reason, n := range answer.dropped {
 			a.totals.dropped[reason] += uint64(n)
 		}
+		h.err = answer.err
+		if answer.err == nil {
+			h.answered = answer.at
+		}
 		if answer.err != nil {
 			a.totals.failures[answer.failure]++
 			if !h.failing {
@@ -52,4 +57,27 @@ func (a *Agents) judge(logger klog.Logger, answers []answer) {
 		health[node] = h
 	}
 	a.health = health
+}
+
+// AgentHealth is how the reads of one agent go.
+type AgentHealth struct {
+	Node string
+	// Answered is when it was last read, the zero time if it never was.
+	Answered time.Time
+	// Err is why it could not be read in the last round, nil if it was.
+	Err error
+}
+
+// Agents is how the reads of each agent went as of the last round, by node. It
+// may be called from any goroutine; the slice must not be changed.
+func (a *Agents) Agents() []AgentHealth { return *a.told.Load() }
+
+// tell publishes the health of the agents.
+func (a *Agents) tell() {
+	told := make([]AgentHealth, 0, len(a.health))
+	for node, h := range a.health {
+		told = append(told, AgentHealth{node, h.answered, h.err})
+	}
+	slices.SortFunc(told, func(x, y AgentHealth) int { return cmp.Compare(x.Node, y.Node) })
+	a.told.Store(&told)
 }

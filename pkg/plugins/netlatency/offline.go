@@ -2,8 +2,11 @@ package netlatency
 
 import (
 	"context"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 	frameworkruntime "k8s.io/kubernetes/pkg/scheduler/framework/runtime"
@@ -48,3 +51,45 @@ func (p *NetLatency) Costs(pod *corev1.Pod) (*placement.Costs, error) {
 	}
 	return p.current().costsOf(d), err
 }
+
+// TargetsOf is what pod wants to be near by its annotation, or by the rules of
+// args where it has none that is understood. It is for who looks at pods from
+// outside of a scheduler; labels that a target shares with the pod are not
+// filled in.
+func TargetsOf(args *config.NetLatencyArgs, pod *corev1.Pod) []config.Target {
+	if text, ok := pod.Annotations[nearAnnotation]; ok {
+		if targets, err := parseNear(text, args.Targets); err == nil {
+			return targets
+		}
+	}
+	if len(args.Rules) == 0 {
+		return args.Targets
+	}
+	for _, r := range args.Rules {
+		selector := labels.Everything()
+		if r.PodSelector != nil {
+			var err error
+			if selector, err = metav1.LabelSelectorAsSelector(r.PodSelector); err != nil {
+				continue // validation has refused it
+			}
+		}
+		if len(r.Namespaces) > 0 && !slices.Contains(r.Namespaces, pod.Namespace) || !selector.Matches(labels.Set(pod.Labels)) {
+			continue
+		}
+		var targets []config.Target
+		for _, t := range args.Targets {
+			if slices.Contains(r.Targets, t.Name) {
+				targets = append(targets, t)
+			}
+		}
+		return targets
+	}
+	return nil
+}
+
+// PlacementOf is the text of the annotation with which the plugin says why pod
+// is where it is; empty without.
+func PlacementOf(pod *corev1.Pod) string { return pod.Annotations[placementAnnotation] }
+
+// EventReasons are the reasons of the plugin's events.
+var EventReasons = []string{reasonNoData, reasonNoReplicas, reasonBadAnnotation, reasonFar}
