@@ -50,11 +50,15 @@ release: ## Make the files of a release in build/release, and its images (VERSIO
 	VERSION='$(VERSION)' LDFLAGS='$(LDFLAGS)' hack/release.sh
 
 .PHONY: test
-test: verify lint test-unit test-perf-smoke test-integration ## Run everything that .ci/run runs
+test: verify lint test-unit test-ui test-perf-smoke test-integration ## Run everything that .ci/run runs
 
 .PHONY: test-unit
 test-unit: ## Unit tests, with the race detector on what is concurrent, and the chart's
 	hack/test-unit.sh
+
+.PHONY: test-ui
+test-ui: ## The page of kubectl netlatency ui, built anew and in Chromium
+	hack/test-ui.sh
 
 .PHONY: test-integration
 test-integration: ## Tests on real parts: API server, KubeRay, kwok, agents and scheduler in a sandbox
@@ -101,6 +105,10 @@ generate: ## Write what is generated anew: code, manifests, dashboard, reference
 	hack/update-manifests.sh
 	hack/update-dashboard.sh
 	hack/update-metrics.sh
+
+.PHONY: ui
+ui: ## Bundle the page of kubectl netlatency ui anew (needs npm)
+	hack/update-ui.sh
 
 .PHONY: verify
 verify: ## Check that what is generated, modules and formatting are as committed
