@@ -68,7 +68,7 @@ which takes the permission to get pods/proxy in their namespace.`,
 	verbosity := flag.NewFlagSet("", flag.ContinueOnError)
 	klog.InitFlags(verbosity)
 	flags.AddGoFlag(verbosity.Lookup("v"))
-	command.AddCommand(newMatrixCommand(o), newTargetsCommand(o), newExplainCommand(o), newSimulateCommand(o), newDoctorCommand(o), newRecordCommand(o))
+	command.AddCommand(newMatrixCommand(o), newTargetsCommand(o), newExplainCommand(o), newSimulateCommand(o), newDoctorCommand(o), newRecordCommand(o), newUICommand(o))
 	return command
 }
 
