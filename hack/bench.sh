@@ -22,7 +22,7 @@ fi
 
 # Only what hack/bench compares; it says so if something is missing here. Large
 # sizes are run once, and what takes many seconds three times.
-packages=(cmd/agent pkg/agent pkg/probe pkg/source pkg/exposition pkg/latency pkg/placement pkg/plugins/netlatency)
+packages=(cmd/agent pkg/agent pkg/probe pkg/source pkg/exposition pkg/latency pkg/placement pkg/plugins/netlatency test/ui)
 once=(
 	'^BenchmarkAgent$/^(100|2000)peers$'
 	'^BenchmarkLoad$/^probing-(100|2000)$'
@@ -32,6 +32,7 @@ thrice=(
 	'^BenchmarkAgent$/^1000peers$'
 	'^BenchmarkLoad$/^(udp|icmp|probing)$'
 	'^BenchmarkAccuracy$'
+	'^BenchmarkDraw$/^(12|500)nodes$'
 	'^BenchmarkCollect(ByExpfmt|FromPrometheus)?$/^(200|1000)(agents|nodes)$'
 	'^Benchmark(New|Next)Estimator$/^5000nodes$'
 )
@@ -43,6 +44,7 @@ always=(
 	'^BenchmarkCycle$/^(1000|5000)nodes$/^10targets$/^(warm|target-moved)$'
 	'^BenchmarkCycleOfNodeResourcesFit$/^(1000|5000)nodes$'
 )
+hack/install-chromium.sh || echo "There is no Chromium: how fast the page is will be missing."
 binaries=$PWD/build/bin/bench
 mkdir -p "$binaries"
 rm -f "$binaries"/*.test

@@ -3,4 +3,5 @@
 # host and nothing stays.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+hack/install-chromium.sh # for the page of kubectl netlatency ui
 exec go test -count=1 -timeout 40m -v ./test/integration/...

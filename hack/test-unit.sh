@@ -14,6 +14,6 @@ fi
 race=(./pkg/latency/... ./pkg/probe/... ./pkg/agent/... ./pkg/exposition/... ./pkg/source/... ./pkg/target/... ./pkg/placement/...)
 CGO_ENABLED=1 go test -race "${race[@]}"
 # shellcheck disable=SC2046 # package paths have no spaces
-go test $(go list ./... | grep -v -e /pkg/latency -e /pkg/probe -e /pkg/agent -e /pkg/exposition -e /pkg/source -e /pkg/target -e /pkg/placement -e /test/integration -e /test/perf)
+go test $(go list ./... | grep -v -e /pkg/latency -e /pkg/probe -e /pkg/agent -e /pkg/exposition -e /pkg/source -e /pkg/target -e /pkg/placement -e /test/integration -e /test/perf -e /test/ui)
 (cd hack/image && go test ./...)
 hack/test-chart.sh

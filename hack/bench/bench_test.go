@@ -178,7 +178,7 @@ func TestTheTableNamesWhatMissesItsTarget(t *testing.T) {
 		"probe_rss_mib_1000_peers_1hz":    "met",
 		"probe_error_p99_us_cpu_busy_tcp": "met", "probe_error_max_us_cpu_busy_tcp": "met",
 		"agent_cpu_cores_1000_peers_1hz": "met", "agent_cpu_cores_1000_peers_1hz_vs_probing": "MISSED", "agent_rss_mib_1000_peers": "met",
-		"scrape_bytes_1000_peers": "met", "scrape_bytes_1000_peers_gzip": "met", "scrape_bytes_1000_peers_metrics": "met", "scrape_bytes_1000_peers_metrics_gzip": "met",
+		"ui_draw_500_nodes_ms": "met", "scrape_bytes_1000_peers": "met", "scrape_bytes_1000_peers_gzip": "met", "scrape_bytes_1000_peers_metrics": "met", "scrape_bytes_1000_peers_metrics_gzip": "met",
 	}
 	if diff := cmp.Diff(want, verdicts); diff != "" {
 		t.Errorf("verdicts (-want +got):\n%s\n%s", diff, table)

@@ -150,6 +150,10 @@ func contests() []contest {
 			theirIn: "probe.Load/probing", unit: "cores", baselineName: byDatagrams, target: 0.1,
 		},
 		{
+			name: "ui_draw_500_nodes_ms", benchmark: "ui.Draw/500nodes", ours: []string{"drawn-ms"}, theirs: []string{"drawn-ms"},
+			theirIn: "ui.Draw/12nodes", unit: "ms", baselineName: "the same page with 12 nodes", target: 1000,
+		},
+		{
 			name: "agent_cpu_cores_1000_peers_1hz_vs_probing", benchmark: "agent.Agent/1000peers", ours: []string{"cores"}, theirs: []string{"cores"},
 			theirIn: "probe.Load/probing", unit: "cores", baselineName: byDatagrams, ofBaseline: 1.0 / 4,
 		},

@@ -111,12 +111,12 @@ func (t *tally) of(pods []*corev1.Pod, events map[string][]ui.Event) {
 	t.users = make(map[string]map[string]int)
 	costs := make(map[string]*placement.Costs)
 	for _, pod := range pods {
-		if pod.Spec.SchedulerName != t.profile.name {
+		if pod.Spec.SchedulerName != t.profile.SchedulerName {
 			continue
 		}
 		wants := netlatency.TargetsOf(t.profile.args, pod)
 		p := ui.Placement{
-			Namespace: pod.Namespace, Name: pod.Name, Profile: t.profile.name, Node: pod.Spec.NodeName, Since: ui.Time{Time: pod.CreationTimestamp.Time},
+			Namespace: pod.Namespace, Name: pod.Name, Profile: t.profile.SchedulerName, Node: pod.Spec.NodeName, Since: ui.Time{Time: pod.CreationTimestamp.Time},
 			Events: events[string(pod.UID)],
 		}
 		for _, condition := range pod.Status.Conditions {
@@ -129,7 +129,7 @@ func (t *tally) of(pods []*corev1.Pod, events map[string][]ui.Event) {
 				p.Waits = cmp.Or(condition.Message, condition.Reason)
 			}
 		}
-		if text := netlatency.PlacementOf(pod); text != "" {
+		if text := pod.Annotations[netlatency.PlacementAnnotation]; text != "" {
 			e := &ui.Explanation{}
 			if json.Unmarshal([]byte(text), e) == nil { // anybody may have written it
 				p.Explanation = e
@@ -220,7 +220,7 @@ func keysOf(targets []config.Target) []string {
 
 // report adds what was found to s.
 func (t *tally) report(s *ui.Snapshot) {
-	p := ui.Profile{Name: t.profile.name, Targets: []ui.Target{}}
+	p := ui.Profile{Name: t.profile.SchedulerName, Targets: []ui.Target{}}
 	for i, c := range t.profile.args.Targets {
 		kind, chooses := describe(c)
 		r := ui.Target{

@@ -87,9 +87,5 @@ func TargetsOf(args *config.NetLatencyArgs, pod *corev1.Pod) []config.Target {
 	return nil
 }
 
-// PlacementOf is the text of the annotation with which the plugin says why pod
-// is where it is; empty without.
-func PlacementOf(pod *corev1.Pod) string { return pod.Annotations[placementAnnotation] }
-
 // EventReasons are the reasons of the plugin's events.
 var EventReasons = []string{reasonNoData, reasonNoReplicas, reasonBadAnnotation, reasonFar}

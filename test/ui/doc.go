@@ -1,0 +1,2 @@
+// Package ui tests the page of "kubectl netlatency ui" in a real browser.
+package ui
