@@ -15,6 +15,7 @@ import (
 	"github.com/netlatency/netlatency/test/sandbox/namespace"
 	"github.com/netlatency/netlatency/test/sandbox/scenario"
 	"github.com/netlatency/netlatency/test/sandbox/scenarios"
+	"github.com/netlatency/netlatency/test/ui/browser"
 )
 
 // variableBinDir tells the process in the sandbox where the first one built.
@@ -30,7 +31,9 @@ func TestMain(m *testing.M) {
 		os.Setenv(variableBinDir, binDir)
 	}
 	namespace.Enter()
-	os.Exit(m.Run())
+	code := m.Run()
+	browser.Stop()
+	os.Exit(code)
 }
 
 // build builds what the tests run. Modules are downloaded here: the sandbox has
