@@ -1,7 +1,7 @@
 // Targets: where they run, and where the pods run that want to be near them.
 
 import { getTargets, type Overview, type Target, type Targets } from "./api";
-import { h, refill } from "./dom";
+import { fresh, h, refill } from "./dom";
 import { counted, digits } from "./format";
 import { named } from "./matrix";
 import type { View } from "./main";
@@ -25,13 +25,27 @@ export class TargetsView implements View {
     if (o.recording) { refill(this.element, empty("A recording has latencies alone.", "Targets are those of a cluster: run this without --matrix.")); return; }
     if (t.profiles.length === 0) { refill(this.element, empty("The scheduler's configuration could not be read.", "It is a ConfigMap in netlatency's namespace; what went wrong is said above.")); return; }
     const provider = new Map(o.nodes.map((n) => [n.name, named(o.providers[n.provider]!)]));
-    refill(this.element, ...t.profiles.flatMap((p) => [
+    // The chart's profiles have the same targets. Where nobody uses one of them,
+    // all would be there twice.
+    const said = new Set<string>();
+    const known = (p: Profile) => {
+      const key = JSON.stringify(p.targets.map((x) => [x.name, x.chooses, x.weight, x.aggregation, x.max_rtt]));
+      const used = p.targets.some((x) => x.nodes.some((n) => n.users > 0));
+      const again = said.has(key) && !used;
+      said.add(key);
+      return again;
+    };
+    const profiles = [...t.profiles].sort((a, b) => users(b) - users(a));
+    refill(this.element, ...profiles.flatMap((p) => known(p) ? [h("p", { class: "quiet profile" }, `Profile ${p.name} has the same targets, and no pods yet.`)] : [
       t.profiles.length > 1 ? h("h2", { class: "profile" }, `Profile ${p.name}`) : null,
       p.targets.length === 0 ? empty("This profile has no targets.", "Pods are placed as if netlatency were not there. The chart's value “targets” sets them.") :
         h("div", { class: "cards" }, ...p.targets.map((x) => card(x, provider))),
     ]));
   }
 }
+
+type Profile = Targets["profiles"][number];
+const users = (p: Profile) => p.targets.reduce((n, t) => n + t.nodes.reduce((m, x) => m + x.users, 0), 0);
 
 function empty(title: string, more: string): HTMLElement {
   return h("section", { class: "card" }, h("h2", {}, title), h("p", { class: "empty" }, more));
@@ -52,7 +66,7 @@ function card(t: Target, provider: Map<string, string>): HTMLElement {
     b.style.width = `${(100 * n) / most}%`;
     return h("span", { class: "share-row" }, h("span", { class: "track" }, b), h("span", {}, String(n)));
   };
-  const id = `target-${t.name.replace(/[^a-z0-9]/gi, "-")}`;
+  const id = fresh("target");
   return h("section", { class: "card target", "aria-labelledby": id },
     h("div", { class: "head" }, h("h2", { id }, t.name), h("span", { class: "quiet small" }, `weight ${t.weight} · ${t.aggregation}${t.max_rtt ? ` · at most ${t.max_rtt}` : ""}`)),
     h("p", { class: "quiet" }, `${t.kind}: `, h("code", {}, t.chooses)),
