@@ -73,6 +73,7 @@ func TestUI(t *testing.T) {
 	p.Screenshot("sandbox-matrix")
 
 	browser.Value[any](p, `location.hash = "targets"`)
+	// The second profile of the chart has the same ones, and no pods.
 	p.Until("targets", `document.querySelectorAll(".target").length === 2`)
 	text := p.Text("main")
 	for _, want := range append(qdrant, fmt.Sprintf("%d replicas, %d pods want to be near", len(qdrant), workers), fmt.Sprintf("3 nodes, %d pods want to be near", workers)) {
