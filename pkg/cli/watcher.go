@@ -3,6 +3,7 @@ package cli
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -303,9 +304,9 @@ func (v *view) health() map[string]ui.Agent {
 	stats := v.agents.Stats()
 	switch {
 	case !stats.Synced:
-		v.problems.set("agents", fmt.Errorf("the agents' EndpointSlices have not been listed yet; they take the permission to list and watch them"))
+		v.problems.set("agents", errors.New("the agents' EndpointSlices have not been listed yet; they take the permission to list and watch them"))
 	case len(agents) == 0:
-		v.problems.set("agents", fmt.Errorf("there is no ready agent"))
+		v.problems.set("agents", errors.New("there is no ready agent"))
 	case failed == len(agents):
 		v.problems.set("agents", fmt.Errorf("none of %d agents answers; from outside of the cluster it takes the permission to get pods/proxy in their namespace", failed))
 	default:

@@ -71,8 +71,11 @@ func ask(t testing.TB, s *Server, path string, headers ...string) *http.Response
 	return recorder.Result()
 }
 
-func decode(t testing.TB, response *http.Response) (answer map[string]any) {
+// decode asks for a path and decodes the answer.
+func decode(t testing.TB, s *Server, path string) (answer map[string]any) {
 	t.Helper()
+	response := ask(t, s, path)
+	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
 		text, _ := io.ReadAll(response.Body)
 		t.Fatalf("%s: %s", response.Status, text)
@@ -107,7 +110,7 @@ func TestMatrix(t *testing.T) {
 		}},
 	} {
 		t.Run(tt.show, func(t *testing.T) {
-			got := decode(t, ask(t, s, "/api/matrix?show="+tt.show))
+			got := decode(t, s, "/api/matrix?show="+tt.show)
 			delete(got, "version")
 			tt.want["show"] = tt.show
 			if diff := cmp.Diff(tt.want, got); diff != "" {
@@ -115,7 +118,7 @@ func TestMatrix(t *testing.T) {
 			}
 		})
 	}
-	loss := decode(t, ask(t, s, "/api/matrix?show=loss"))["rows"].([]any)[1].([]any)[0].(float64)
+	loss := decode(t, s, "/api/matrix?show=loss")["rows"].([]any)[1].([]any)[0].(float64)
 	if want := 1e6 * (latency.Distribution{Sent: 720, Lost: 18}).Loss(); math.Abs(loss-want) > 1 {
 		t.Errorf("loss is %v millionths: want %v", loss, want)
 	}
@@ -134,7 +137,7 @@ func list(values ...any) []any {
 func TestOverview(t *testing.T) {
 	snapshot := triangle(start)
 	snapshot.Problems = []string{"list events: forbidden"}
-	got := decode(t, ask(t, newServer(t, snapshot), "/api/overview"))
+	got := decode(t, newServer(t, snapshot), "/api/overview")
 	delete(got, "version")
 	ms := float64(start.UnixMilli())
 	want := map[string]any{
@@ -149,7 +152,7 @@ func TestOverview(t *testing.T) {
 
 func TestCell(t *testing.T) {
 	s := newServer(t, triangle(start), triangle(start.Add(10*time.Second)))
-	got := decode(t, ask(t, s, "/api/cell?from=a-1&to=b-1"))
+	got := decode(t, s, "/api/cell?from=a-1&to=b-1")
 	delete(got, "version")
 	at := float64(start.UnixMilli())
 	want := map[string]any{
@@ -168,13 +171,13 @@ func TestCell(t *testing.T) {
 
 	recording := triangle(start)
 	recording.Recording = "matrix.jsonl"
-	if got := decode(t, ask(t, newServer(t, recording), "/api/cell?from=a-1&to=b-1"))["history"]; got != nil {
+	if got := decode(t, newServer(t, recording), "/api/cell?from=a-1&to=b-1")["history"]; got != nil {
 		t.Errorf("a recording has the history %v", got)
 	}
 }
 
 func TestNode(t *testing.T) {
-	got := decode(t, ask(t, newServer(t, triangle(start)), "/api/node?name=b-1"))
+	got := decode(t, newServer(t, triangle(start)), "/api/node?name=b-1")
 	want := list(list(0, list(1500, nil, nil, nil, nil, "r"), list(1500, 1500, 1550, 0, 4, "m")), list(1, list(nil, nil, nil, nil, nil, "u"), list(nil, nil, nil, nil, nil, "u")))
 	if diff := cmp.Diff(want, got["peers"]); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -363,13 +366,13 @@ func TestAClusterOfTooManyNodesHasItsProviders(t *testing.T) {
 	}
 	server := newServer(t, s)
 	for _, show := range []string{"latency", "p50", "method"} {
-		got := decode(t, ask(t, server, "/api/matrix?show="+show))
+		got := decode(t, server, "/api/matrix?show="+show)
 		measured := got["blocks"].(map[string]any)["measured"]
 		if diff := cmp.Diff(list(list(2, 0, 1), list(0, 0, 0), list(0, 0, 0)), measured); got["rows"] != nil || diff != "" {
 			t.Errorf("%s: rows are %v; measured (-want +got):\n%s", show, got["rows"], diff)
 		}
 	}
-	if got := decode(t, ask(t, server, "/api/cell?from=a-1&to=b-1"))["history"].(map[string]any)["at"]; len(got.([]any)) != 0 {
+	if got := decode(t, server, "/api/cell?from=a-1&to=b-1")["history"].(map[string]any)["at"]; len(got.([]any)) != 0 {
 		t.Errorf("it remembers %v", got)
 	}
 }

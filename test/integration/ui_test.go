@@ -59,13 +59,14 @@ func TestUI(t *testing.T) {
 	if problems := p.Text("#problems"); problems != "" {
 		t.Errorf("the page tells of problems: %q", problems)
 	}
-	// What the network takes between these is 0.5 ms and some jitter.
+	// What the network takes between these is 0.5 ms and some jitter, and on a busy
+	// machine more.
 	cell := `.nodes td[aria-label^="hetzner-1 to gthost-1: Latency"]`
 	var ms float64
 	if text := p.Text(cell); text == "" {
 		t.Error("the heatmap lacks hetzner-1 to gthost-1")
-	} else if _, err := fmt.Sscanf(text, "%f", &ms); err != nil || ms < 0.45 || ms > 1.5 {
-		t.Errorf("hetzner-1 to gthost-1 is %q (%v): want some 0.6 ms", text, err)
+	} else if _, err := fmt.Sscanf(text, "%f", &ms); err != nil || ms < 0.45 || ms > 5 {
+		t.Errorf("hetzner-1 to gthost-1 is %q (%v): want a little more than 0.5 ms", text, err)
 	}
 	browser.Value[any](p, fmt.Sprintf("document.querySelector(%q).click()", cell))
 	p.Until("the history", `document.querySelector(".details .uplot canvas")`)

@@ -266,7 +266,7 @@ func TestFiveHundredNodes(t *testing.T) {
 			said := p.Text(".canvas [aria-live]")
 			p.Press(kb.Enter)
 			p.Until("the details", `document.querySelector(".details .numbers")`)
-			head := strings.Split(strings.ReplaceAll(p.Text(".details h2"), " → ", " to "), "\n")[0]
+			head, _, _ := strings.Cut(strings.ReplaceAll(p.Text(".details h2"), " → ", " to "), "\n")
 			if !strings.HasPrefix(said, head+":") {
 				t.Errorf("the details are of %q, where the focus was on %q", head, said)
 			}

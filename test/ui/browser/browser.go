@@ -25,8 +25,8 @@ const variableChromium = "CHROMIUM"
 
 // chromium is the path of the browser. A test that is skipped for want of it
 // would test nothing on a machine where nobody looks.
-func chromium(t testing.TB) string {
-	t.Helper()
+func chromium(tb testing.TB) string {
+	tb.Helper()
 	for _, name := range []string{os.Getenv(variableChromium), "chromium", "chromium-browser", "google-chrome", "google-chrome-stable"} {
 		if name == "" {
 			continue
@@ -35,7 +35,7 @@ func chromium(t testing.TB) string {
 			return path
 		}
 	}
-	t.Fatalf("there is no Chromium on the PATH: hack/test-ui.sh installs one by apt-get, and %s=file names another", variableChromium)
+	tb.Fatalf("there is no Chromium on the PATH: hack/test-ui.sh installs one by apt-get, and %s=file names another", variableChromium)
 	return ""
 }
 
@@ -54,9 +54,9 @@ func Stop() {
 }
 
 // Start starts the browser, unless it runs already.
-func Start(t testing.TB) context.Context {
-	t.Helper()
-	path := chromium(t)
+func Start(tb testing.TB) context.Context {
+	tb.Helper()
+	path := chromium(tb)
 	browser.Do(func() {
 		options := append(chromedp.DefaultExecAllocatorOptions[:],
 			chromedp.ExecPath(path),
@@ -72,7 +72,7 @@ func Start(t testing.TB) context.Context {
 		ctx, stop := chromedp.NewContext(allocator)
 		browser.ctx, browser.stop = ctx, func() { stop(); stopAllocator() }
 		if err := chromedp.Run(ctx); err != nil {
-			t.Fatalf("start %s: %v", path, err)
+			tb.Fatalf("start %s: %v", path, err)
 		}
 	})
 	return browser.ctx
@@ -95,23 +95,23 @@ const patience = 20 * time.Second
 
 // Open opens url in a new tab of that size, in dark or light colours. What is
 // to be seen is kept in the directory pictures.
-func Open(t testing.TB, pictures, url string, width, height int64, dark bool) *Tab {
-	t.Helper()
-	ctx, closeTab := chromedp.NewContext(Start(t))
-	t.Cleanup(closeTab)
+func Open(tb testing.TB, pictures, url string, width, height int64, dark bool) *Tab {
+	tb.Helper()
+	ctx, closeTab := chromedp.NewContext(Start(tb))
+	tb.Cleanup(closeTab)
 	root, _, _ := strings.Cut(url, "#")
-	p := &Tab{TB: t, ctx: ctx, url: root, dir: pictures}
+	p := &Tab{TB: tb, ctx: ctx, url: root, dir: pictures}
 	chromedp.ListenTarget(ctx, func(event any) {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		switch e := event.(type) {
 		case *runtime.EventConsoleAPICalled:
 			if e.Type == runtime.APITypeError || e.Type == runtime.APITypeWarning {
-				text := string(e.Type)
+				text := []string{string(e.Type)}
 				for _, a := range e.Args {
-					text += " " + string(a.Value) + a.Description
+					text = append(text, string(a.Value)+a.Description)
 				}
-				p.complaints = append(p.complaints, text)
+				p.complaints = append(p.complaints, strings.Join(text, " "))
 			}
 		case *runtime.EventExceptionThrown:
 			p.complaints = append(p.complaints, e.ExceptionDetails.Error())
@@ -127,7 +127,7 @@ func Open(t testing.TB, pictures, url string, width, height int64, dark bool) *T
 	})
 	// The tab lasts as long as the context of its first action.
 	if err := chromedp.Run(ctx); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	scheme := "light"
 	if dark {
