@@ -43,7 +43,7 @@ func triangle(now time.Time) *Snapshot {
 	}
 }
 
-func newServer(t testing.TB, snapshots ...*Snapshot) *Server {
+func newServer(t *testing.T, snapshots ...*Snapshot) *Server {
 	t.Helper()
 	s, err := NewServer(true)
 	if err != nil {
@@ -56,7 +56,7 @@ func newServer(t testing.TB, snapshots ...*Snapshot) *Server {
 }
 
 // ask asks for a path with headers, "Host" among them.
-func ask(t testing.TB, s *Server, path string, headers ...string) *http.Response {
+func ask(t *testing.T, s *Server, path string, headers ...string) *httptest.ResponseRecorder {
 	t.Helper()
 	request := httptest.NewRequest(http.MethodGet, path, nil)
 	request.Host = "127.0.0.1:8080"
@@ -68,17 +68,15 @@ func ask(t testing.TB, s *Server, path string, headers ...string) *http.Response
 	}
 	recorder := httptest.NewRecorder()
 	s.ServeHTTP(recorder, request)
-	return recorder.Result()
+	return recorder
 }
 
 // decode asks for a path and decodes the answer.
-func decode(t testing.TB, s *Server, path string) (answer map[string]any) {
+func decode(t *testing.T, s *Server, path string) (answer map[string]any) {
 	t.Helper()
 	response := ask(t, s, path)
-	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK {
-		text, _ := io.ReadAll(response.Body)
-		t.Fatalf("%s: %s", response.Status, text)
+	if response.Code != http.StatusOK {
+		t.Fatalf("%s: %d %s", path, response.Code, response.Body)
 	}
 	if err := json.NewDecoder(response.Body).Decode(&answer); err != nil {
 		t.Fatal(err)
@@ -186,15 +184,15 @@ func TestNode(t *testing.T) {
 
 func TestWhatIsNotThereIsRefused(t *testing.T) {
 	s := newServer(t)
-	if got := ask(t, s, "/api/overview").StatusCode; got != http.StatusServiceUnavailable {
+	if got := ask(t, s, "/api/overview").Code; got != http.StatusServiceUnavailable {
 		t.Errorf("before the first snapshot: %d", got)
 	}
-	if got := ask(t, s, "/healthz").StatusCode; got != http.StatusOK {
+	if got := ask(t, s, "/healthz").Code; got != http.StatusOK {
 		t.Errorf("/healthz before the first snapshot: %d", got)
 	}
 	s.Publish(triangle(start))
 	for _, path := range []string{"/api/matrix", "/api/matrix?show=nothing", "/api/cell?from=a-1&to=c", "/api/cell", "/api/node?name=", "/nothing", "/assets/app.js", "/api/"} {
-		if got := ask(t, s, path).StatusCode; got != http.StatusNotFound {
+		if got := ask(t, s, path).Code; got != http.StatusNotFound {
 			t.Errorf("%s: %d, want 404", path, got)
 		}
 	}
@@ -214,7 +212,7 @@ func TestOnlyThisMachineIsAnsweredLocally(t *testing.T) {
 		"127.0.0.1:1": 200, "localhost:1": 200, "LOCALHOST": 200, "[::1]:1": 200, "127.3.2.1": 200,
 		"evil.example:1": 421, "localhost.evil.example": 421, "10.0.0.1:1": 421, "": 421,
 	} {
-		if got := ask(t, newServer(t, triangle(start)), "/api/overview", "Host", host).StatusCode; got != want {
+		if got := ask(t, newServer(t, triangle(start)), "/api/overview", "Host", host).Code; got != want {
 			t.Errorf("as %q: %d, want %d", host, got, want)
 		}
 	}
@@ -222,7 +220,7 @@ func TestOnlyThisMachineIsAnsweredLocally(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := ask(t, everywhere, "/healthz", "Host", "netlatency-ui.netlatency.svc").StatusCode; got != http.StatusOK {
+	if got := ask(t, everywhere, "/healthz", "Host", "netlatency-ui.netlatency.svc").Code; got != http.StatusOK {
 		t.Errorf("in a cluster: %d", got)
 	}
 }
@@ -230,7 +228,7 @@ func TestOnlyThisMachineIsAnsweredLocally(t *testing.T) {
 func TestEveryAnswerIsGuarded(t *testing.T) {
 	s := newServer(t, triangle(start))
 	for _, path := range []string{"/", "/app.js", "/style.css", "/favicon.svg", "/api/overview", "/nothing"} {
-		header := ask(t, s, path).Header
+		header := ask(t, s, path).Header()
 		for name, want := range map[string]string{
 			"Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'",
 			"X-Content-Type-Options":  "nosniff", "Referrer-Policy": "no-referrer", "Cross-Origin-Resource-Policy": "same-origin", "Cache-Control": "no-cache",
@@ -241,16 +239,13 @@ func TestEveryAnswerIsGuarded(t *testing.T) {
 		}
 	}
 	for path, want := range map[string]string{"/": "text/html", "/app.js": "text/javascript", "/style.css": "text/css", "/favicon.svg": "image/svg+xml"} {
-		if got := ask(t, s, path).Header.Get("Content-Type"); !strings.HasPrefix(got, want) {
+		if got := ask(t, s, path).Header().Get("Content-Type"); !strings.HasPrefix(got, want) {
 			t.Errorf("%s: Content-Type is %q", path, got)
 		}
 	}
-	page, err := io.ReadAll(ask(t, s, "/").Body)
-	if err != nil {
-		t.Fatal(err)
-	}
+	page := ask(t, s, "/").Body.String()
 	for _, forbidden := range []string{"<style", "style=", "onclick", "<script>", "http://", "https://"} {
-		if strings.Contains(string(page), forbidden) {
+		if strings.Contains(page, forbidden) {
 			t.Errorf("the page has %q", forbidden)
 		}
 	}
@@ -260,7 +255,7 @@ func TestWhatHasNotChangedIsNotSentAgain(t *testing.T) {
 	s := newServer(t, triangle(start))
 	for _, path := range []string{"/app.js", "/api/overview", "/api/matrix?show=latency"} {
 		first := ask(t, s, path, "Accept-Encoding", "gzip")
-		if first.Header.Get("Content-Encoding") != "gzip" {
+		if first.Header().Get("Content-Encoding") != "gzip" {
 			t.Errorf("%s is not packed", path)
 		}
 		unpacked, err := gzip.NewReader(first.Body)
@@ -271,21 +266,17 @@ func TestWhatHasNotChangedIsNotSentAgain(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		plain, err := io.ReadAll(ask(t, s, path).Body)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if string(packed) != string(plain) {
+		if plain := ask(t, s, path).Body.String(); string(packed) != plain {
 			t.Errorf("%s is another one when packed", path)
 		}
-		if again := ask(t, s, path, "If-None-Match", first.Header.Get("ETag")); again.StatusCode != http.StatusNotModified {
-			t.Errorf("%s: %d, want 304", path, again.StatusCode)
+		if again := ask(t, s, path, "If-None-Match", first.Header().Get("ETag")); again.Code != http.StatusNotModified {
+			t.Errorf("%s: %d, want 304", path, again.Code)
 		}
 	}
-	before := ask(t, s, "/api/overview").Header.Get("ETag")
+	before := ask(t, s, "/api/overview").Header().Get("ETag")
 	s.Publish(triangle(start))
-	if again := ask(t, s, "/api/overview", "If-None-Match", before); again.StatusCode != http.StatusOK {
-		t.Errorf("after another snapshot: %d, want 200", again.StatusCode)
+	if again := ask(t, s, "/api/overview", "If-None-Match", before); again.Code != http.StatusOK {
+		t.Errorf("after another snapshot: %d, want 200", again.Code)
 	}
 }
 

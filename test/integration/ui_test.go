@@ -104,7 +104,7 @@ func TestUI(t *testing.T) {
 	p.Quiet()
 }
 
-// mayLook makes an account with the permissions that docs/configuration.md names
+// mayLook makes an account with the permissions that docs/cli.md names
 // for the page, and returns its name.
 func mayLook(ctx context.Context, t *testing.T, s *sandbox.Sandbox) string {
 	t.Helper()

@@ -107,7 +107,8 @@ func Open(tb testing.TB, pictures, url string, width, height int64, dark bool) *
 		switch e := event.(type) {
 		case *runtime.EventConsoleAPICalled:
 			if e.Type == runtime.APITypeError || e.Type == runtime.APITypeWarning {
-				text := []string{string(e.Type)}
+				text := make([]string, 1, 1+len(e.Args))
+				text[0] = string(e.Type)
 				for _, a := range e.Args {
 					text = append(text, string(a.Value)+a.Description)
 				}
