@@ -119,7 +119,7 @@ func (c *cluster) snapshot(now time.Time) *ui.Snapshot {
 }
 
 // file writes a recording of the cluster.
-func (c *cluster) file(t testing.TB, now time.Time) string {
+func (c *cluster) file(t *testing.T, now time.Time) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "matrix.jsonl")
 	file, err := os.Create(path)
@@ -134,7 +134,7 @@ func (c *cluster) file(t testing.TB, now time.Time) string {
 }
 
 // live is the small cluster as a running one, with pods and an hour of the past.
-func live(t testing.TB) (server *ui.Server, url string, publish func(change func(*ui.Snapshot))) {
+func live(t *testing.T) (server *ui.Server, url string, publish func(change func(*ui.Snapshot))) {
 	t.Helper()
 	server, err := ui.NewServer(true)
 	if err != nil {

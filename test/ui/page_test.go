@@ -32,21 +32,21 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-func open(t testing.TB, url string, width, height int64, dark bool) *browser.Tab {
-	t.Helper()
-	return browser.Open(t, filepath.Join("..", "..", "build", "ui"), url, width, height, dark)
+func open(tb testing.TB, url string, width, height int64, dark bool) *browser.Tab {
+	tb.Helper()
+	return browser.Open(tb, filepath.Join("..", "..", "build", "ui"), url, width, height, dark)
 }
 
 // served is a snapshot at a URL.
-func served(t testing.TB, s *ui.Snapshot) string {
-	t.Helper()
+func served(tb testing.TB, s *ui.Snapshot) string {
+	tb.Helper()
 	server, err := ui.NewServer(true)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	server.Publish(s)
 	web := httptest.NewServer(server)
-	t.Cleanup(web.Close)
+	tb.Cleanup(web.Close)
 	return web.URL + "/"
 }
 
