@@ -84,7 +84,7 @@ func prepare(ctx context.Context, out *printer) error {
 		return err
 	}
 	out.Status("building what is not up to date (the first time, Kubernetes takes some minutes)")
-	binDir, err := cluster.Build(ctx, func(line string) { out.Step("%s", line) }, append(sandbox.Programs, cluster.CLI)...)
+	binDir, err := cluster.Build(ctx, func(line string) { out.Step("%s", line) }, sandbox.Programs...)
 	if err != nil {
 		return err
 	}

@@ -2,10 +2,12 @@ package integration
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -28,6 +30,7 @@ func TestUI(t *testing.T) {
 	defer cancel()
 	values := s.Values()
 	values["scheduler"].(map[string]any)["args"].(map[string]any)["annotatePlacement"] = true
+	values["ui"] = map[string]any{"enabled": true}
 	if err := s.InstallChart(ctx, values); err != nil {
 		t.Fatal(err)
 	}
@@ -91,6 +94,8 @@ func TestUI(t *testing.T) {
 	}
 	p.Screenshot("sandbox-placements")
 
+	inTheCluster(ctx, t, s, workers)
+
 	// An agent that hangs is asked for, and then it is not ready any more.
 	pods, err := s.Cluster.Client().CoreV1().Pods(sandbox.Namespace).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/component=agent", FieldSelector: "spec.nodeName=gthost-2"})
 	if err != nil || len(pods.Items) != 1 {
@@ -102,6 +107,39 @@ func TestUI(t *testing.T) {
 	p.Until("the agent to be missed", `document.querySelector("#status").innerText !== "12 of 12 agents answered"`)
 	p.Until("the agent to be back", `document.querySelector("#status").innerText === "12 of 12 agents answered"`)
 	p.Quiet()
+}
+
+// inTheCluster reads the page that the chart has installed: by its own account
+// it must know what the one outside knows.
+func inTheCluster(ctx context.Context, t *testing.T, s *sandbox.Sandbox, workers int) {
+	t.Helper()
+	var overview struct {
+		Problems []string
+	}
+	var placements struct {
+		Pods []json.RawMessage `json:"placements"`
+	}
+	waitFor(ctx, t, "the page in the cluster to know all", func() (bool, error) {
+		pods, err := s.Cluster.Client().CoreV1().Pods(sandbox.Namespace).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/component=ui"})
+		if err != nil || len(pods.Items) != 1 || !slices.ContainsFunc(pods.Items[0].Status.Conditions, func(c corev1.PodCondition) bool {
+			return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
+		}) {
+			return false, err
+		}
+		for path, into := range map[string]any{"api/overview": &overview, "api/placements": &placements} {
+			text, err := s.Cluster.Client().CoreV1().Pods(sandbox.Namespace).ProxyGet("http", pods.Items[0].Name, "8080", path, nil).DoRaw(ctx)
+			if err != nil {
+				return false, nil //nolint:nilerr // nothing has been read yet
+			}
+			if err := json.Unmarshal(text, into); err != nil {
+				return false, err
+			}
+		}
+		return len(placements.Pods) == workers, nil
+	})
+	if len(overview.Problems) > 0 {
+		t.Errorf("the page in the cluster tells of problems: %q", overview.Problems)
+	}
 }
 
 // mayLook makes an account with the permissions that docs/cli.md names

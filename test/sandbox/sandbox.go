@@ -33,7 +33,7 @@ type Options struct {
 }
 
 // Programs are what cluster.Build must have built for a sandbox.
-var Programs = append(append([]cluster.Binary(nil), cluster.ControlPlane...), cluster.Agent, cluster.Scheduler)
+var Programs = append(append([]cluster.Binary(nil), cluster.ControlPlane...), cluster.Agent, cluster.Scheduler, cluster.CLI)
 
 // Sandbox is a running sandbox.
 type Sandbox struct {
@@ -129,8 +129,9 @@ func (s *Sandbox) startCluster(ctx context.Context, options Options) error {
 		Client: s.Cluster.Client(),
 		Nodes:  s.Nodes,
 		Images: map[string]kubelet.Image{
-			kubelet.ImagePrefix + "agent":     {Path: filepath.Join(options.BinDir, cluster.Agent.Name), Entrypoint: "/netlatency-agent"},
-			kubelet.ImagePrefix + "scheduler": {Path: filepath.Join(options.BinDir, cluster.Scheduler.Name), Entrypoint: "/netlatency-scheduler"},
+			kubelet.ImagePrefix + "agent":              {Path: filepath.Join(options.BinDir, cluster.Agent.Name), Entrypoint: "/netlatency-agent"},
+			kubelet.ImagePrefix + "scheduler":          {Path: filepath.Join(options.BinDir, cluster.Scheduler.Name), Entrypoint: "/netlatency-scheduler"},
+			kubelet.ImagePrefix + "kubectl-netlatency": {Path: filepath.Join(options.BinDir, cluster.CLI.Name), Entrypoint: "/kubectl-netlatency"},
 		},
 		Dir:    s.Dir("kubelet"),
 		Logger: klog.FromContext(ctx),
