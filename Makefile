@@ -90,8 +90,8 @@ bench-peers: ## The part of bench that runs other schedulers' plugins, into buil
 	hack/peers.sh
 
 .PHONY: captures
-captures: ## Write what the commands print in a sandbox into docs/cli.md
-	go run ./hack/captures
+captures: ## Show anew in docs/cli.md what the commands print, and the page, in a sandbox
+	hack/captures.sh
 
 .PHONY: lint
 lint: ## golangci-lint and go vet

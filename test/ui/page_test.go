@@ -138,7 +138,7 @@ func TestTheMatrixOfACluster(t *testing.T) {
 	p.Run(chromedp.Click(cell("hetzner-1", "neuralrack-1")))
 	p.Until("the chart", `document.querySelector(".details .uplot canvas")`)
 	details := p.Text(".details")
-	for _, want := range []string{"hetzner-1 → neuralrack-1", "120", "720, 0", "udp", "since it started, at", "points"} {
+	for _, want := range []string{"hetzner-1 → neuralrack-1", "120", "none lost", "udp", "since it started, at", "points"} {
 		if !strings.Contains(details, want) {
 			t.Errorf("the details lack %q: %q", want, details)
 		}

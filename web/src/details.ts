@@ -146,7 +146,7 @@ function table(there: Direction, back: Direction): HTMLTableElement {
     ["p99", "99th percentile: the end of the line", (d) => us(d.p99)],
     ["Mean", "The dot; each sample counts as at most 20 times the median", (d) => us(d.mean)],
     ["Samples", "In the agent's window", (d) => String(d.samples)],
-    ["Sent, lost", "Over the loss window, in bursts that were answered at all", (d) => `${d.sent}, ${d.lost}`],
+    ["Sent, lost", "Over the loss window, in bursts that were answered at all", (d) => d.lost === 0 ? "none lost" : `${d.sent}, ${d.lost}`],
     ["Loss", "Lower bound of the 95 % interval", (d) => `${percent(d.loss * 1e6)} %`],
     ["Method", null, (d) => d.method || "–"],
     ["Age", "Of the newest sample, when the agents were read", (d) => span(d.age_ms / 1000)],
