@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -52,7 +53,7 @@ func (e *examination) checkVersions(context.Context) (findings []finding) {
 	if e.scheduler != nil {
 		note(images, "the scheduler", &e.scheduler.Spec.Template.Spec)
 	}
-	if v := strings.TrimPrefix(version.String(), "v"); v != "dev" && len(images) > 0 {
+	if v := strings.TrimPrefix(version.String(), "v"); released.MatchString(v) && len(images) > 0 {
 		images[v] = append(images[v], "this program")
 	}
 	if len(images) > 1 {
@@ -67,6 +68,10 @@ func (e *examination) checkVersions(context.Context) (findings []finding) {
 	}
 	return findings
 }
+
+// released is the version of a release: a build in between says which commit it
+// is of, and not whether it fits.
+var released = regexp.MustCompile(`^\d+\.\d+\.\d+$`)
 
 // note notes the version in the name of an image; a digest says none.
 func note(images map[string][]string, what string, spec *corev1.PodSpec) {
