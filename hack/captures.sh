@@ -7,6 +7,6 @@ go run ./hack/captures
 hack/install-chromium.sh
 go test -count=1 -timeout 15m -run '^TestUI$' ./test/integration
 mkdir -p docs/images
-for view in matrix targets placements; do
+for view in matrix nodes targets placements; do
 	cp "build/ui/sandbox-$view.png" "docs/images/ui-$view.png"
 done

@@ -108,6 +108,7 @@ func fill(document, kubeconfig, pod string) error {
 		return err
 	}
 	var failed error
+	defer os.Remove("matrix.jsonl.gz") // what the command "record" of the document writes
 	filled := capture.ReplaceAllFunc(text, func(block []byte) []byte {
 		parts := capture.FindSubmatch(block)
 		command := strings.ReplaceAll(string(parts[2]), "POD", pod)
@@ -117,7 +118,7 @@ func fill(document, kubeconfig, pod string) error {
 			failed = errors.Join(failed, fmt.Errorf("kubectl netlatency %s: exit code %d: %s", command, code, notes.String()))
 			return block
 		}
-		return fmt.Appendf(nil, "%s```console\n$ kubectl netlatency %s\n%s```\n%s", parts[1], command, out.String(), parts[3])
+		return fmt.Appendf(nil, "%s```console\n$ kubectl netlatency %s\n%s```\n%s", parts[1], command, append(out.Bytes(), notes.Bytes()...), parts[3])
 	})
 	if failed != nil {
 		return failed

@@ -148,7 +148,7 @@ func noiseOfTheNetworkChangesNothing(ctx context.Context, t *testing.T, s *sandb
 	}
 	for _, pair := range pairs {
 		if b, a := before[pair], after[pair]; a.Samples < b.Samples/2 || a.Lost > b.Lost {
-			t.Errorf("%v: %d samples and %d lost, before %d and %d: want no more losses", pair, a.Samples, a.Lost, b.Samples, b.Lost)
+			t.Errorf("%v: %d samples and %d lost, before %d and %d: want no more losses\nnow    %+v\nbefore %+v", pair, a.Samples, a.Lost, b.Samples, b.Lost, a, b)
 		}
 	}
 }

@@ -76,6 +76,10 @@ func TestUI(t *testing.T) {
 	p.Until("a third point", `/\b([3-9]|\d\d) points/.test(document.querySelector(".details").innerText)`)
 	p.Screenshot("sandbox-matrix")
 
+	browser.Value[any](p, `location.hash = "nodes/hetzner-1"`)
+	p.Until("a node's row", `document.querySelectorAll(".one tbody tr").length === 11`)
+	p.Screenshot("sandbox-nodes")
+
 	browser.Value[any](p, `location.hash = "targets"`)
 	// The second profile of the chart has the same ones, and no pods.
 	p.Until("targets", `document.querySelectorAll(".target").length === 2`)
