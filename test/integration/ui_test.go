@@ -4,9 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"os"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -15,9 +13,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/cli-runtime/pkg/genericiooptions"
 
-	"github.com/netlatency/netlatency/pkg/cli"
 	"github.com/netlatency/netlatency/test/sandbox"
 	"github.com/netlatency/netlatency/test/ui/browser"
 )
@@ -54,7 +50,7 @@ func TestUI(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.Remove(kubeconfig) })
-	url := serveUI(ctx, t, "--kubeconfig", kubeconfig, "--as", viewer, "--interval", "2s")
+	url := browser.Serve(t, "--kubeconfig", kubeconfig, "--as", viewer, "--interval", "2s")
 
 	p := browser.Open(t, s.Path("build", "ui"), url, 1440, 1000, false)
 	p.Drawn()
@@ -183,36 +179,4 @@ func mayLook(ctx context.Context, t *testing.T, s *sandbox.Sandbox) string {
 		t.Fatal(err)
 	}
 	return "system:serviceaccount:" + sandbox.Namespace + ":" + name
-}
-
-// serveUI runs the command until the test ends, and returns the URL that it
-// prints.
-func serveUI(ctx context.Context, t *testing.T, args ...string) string {
-	t.Helper()
-	out, in := io.Pipe()
-	ctx, stop := context.WithCancel(ctx)
-	ended := make(chan error, 1)
-	command := cli.NewCommand(genericiooptions.IOStreams{In: strings.NewReader(""), Out: in, ErrOut: os.Stderr})
-	command.SetArgs(append([]string{"ui"}, args...))
-	go func() {
-		err := command.ExecuteContext(ctx)
-		in.CloseWithError(fmt.Errorf("it ended: %w", err))
-		ended <- err
-	}()
-	t.Cleanup(func() {
-		stop()
-		if err := <-ended; err != nil {
-			t.Errorf("kubectl netlatency ui ended with %v", err)
-		}
-	})
-	line := make([]byte, 256)
-	n, err := out.Read(line)
-	if err != nil {
-		t.Fatal(err)
-	}
-	url := regexp.MustCompile(`http://\S+`).FindString(string(line[:n]))
-	if url == "" {
-		t.Fatalf("it printed %q, and no URL", line[:n])
-	}
-	return url
 }

@@ -1,22 +1,17 @@
 package ui
 
 import (
-	"context"
 	"fmt"
-	"io"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
-	"k8s.io/cli-runtime/pkg/genericiooptions"
 
-	"github.com/netlatency/netlatency/pkg/cli"
 	"github.com/netlatency/netlatency/pkg/ui"
 	"github.com/netlatency/netlatency/test/ui/browser"
 )
@@ -50,37 +45,6 @@ func served(tb testing.TB, s *ui.Snapshot) string {
 	return web.URL + "/"
 }
 
-// command runs "kubectl netlatency ui" and returns the URL that it prints.
-func command(t *testing.T, args ...string) string {
-	t.Helper()
-	out, in := io.Pipe()
-	ctx, stop := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	c := cli.NewCommand(genericiooptions.IOStreams{In: strings.NewReader(""), Out: in, ErrOut: os.Stderr})
-	c.SetArgs(append([]string{"ui"}, args...))
-	go func() {
-		err := c.ExecuteContext(ctx)
-		in.CloseWithError(fmt.Errorf("it ended: %w", err))
-		ended <- err
-	}()
-	t.Cleanup(func() {
-		stop()
-		if err := <-ended; err != nil {
-			t.Errorf("the command ended with %v", err)
-		}
-	})
-	line := make([]byte, 256)
-	n, err := out.Read(line)
-	if err != nil {
-		t.Fatal(err)
-	}
-	url := regexp.MustCompile(`http://\S+`).FindString(string(line[:n]))
-	if url == "" {
-		t.Fatalf("it printed %q, and no URL", line[:n])
-	}
-	return url
-}
-
 // cell is the selector of a cell of the table between nodes, by its label.
 func cell(from, to string) string {
 	return fmt.Sprintf(`.nodes td[aria-label^="%s to %s:"]`, from, to)
@@ -88,7 +52,7 @@ func cell(from, to string) string {
 
 func TestARecordingIsShown(t *testing.T) {
 	now := time.Now()
-	p := open(t, command(t, "--matrix", smallCluster(now, 1).file(t, now)), width, height, false)
+	p := open(t, browser.Serve(t, "--matrix", smallCluster(now, 1).file(t, now)), width, height, false)
 	p.Drawn()
 	if n := browser.Value[int](p, `document.querySelectorAll(".nodes td.cell").length`); n != 12*12 {
 		t.Errorf("the heatmap has %d cells: want 144", n)
