@@ -69,8 +69,8 @@ test-skew: ## A burst on each other Kubernetes, whose control planes it builds: 
 	NETLATENCY_TEST_SKEW=$(SKEW) go test -count=1 -timeout 3h -v -run TestVersionSkew ./test/integration
 
 .PHONY: test-perf-smoke
-test-perf-smoke: ## The benchmark of whole schedulers at a small size: does each workload run, and the plugin do its part?
-	PERF_NODES=200 PERF_PODS=100 PERF_ROUNDS=1 hack/perf.sh build/perf-smoke.txt
+test-perf-smoke: ## The benchmark of whole schedulers at a small size: does each kind of pods come, and the plugin do its part?
+	PERF_NODES=200 PERF_PODS=100 PERF_BURST=50 PERF_ROUNDS=1 PERF_COST_ROUNDS=1 hack/perf.sh build/perf-smoke.txt
 
 .PHONY: bench
 bench: ## Benchmarks beside their baselines, into build/bench.json (MATRICES=directory of measured networks)
@@ -82,7 +82,7 @@ bench-estimates: ## The part of bench that judges estimates, into build/estimate
 	go run ./hack/bench -demo= -benchmarks= -perf= -peers= -output build/estimates.json
 
 .PHONY: bench-perf
-bench-perf: ## The part of bench that times whole schedulers, into build/perf.txt (PERF_NODES=5000 PERF_PODS=10000 PERF_ROUNDS=10)
+bench-perf: ## The part of bench that times whole schedulers, into build/perf.txt (PERF_NODES=5000 PERF_PODS=10000 PERF_BURST=300 PERF_ROUNDS=10 PERF_COST_ROUNDS=100)
 	hack/perf.sh
 
 .PHONY: bench-peers

@@ -1,33 +1,43 @@
 #!/usr/bin/env bash
-# Schedules pods by the thousand in upstream's harness, with the plugin, without
-# it and by pod affinity in turns, and writes what go test -bench prints of it.
-# The rounds of full size take hours.
+# Schedules pods by the thousand in upstream's harness, in turns with the
+# plugin, without it and by pod affinity, and appends what each burst took to a
+# file, as go test -bench prints it. At full size that takes two hours.
 #
-# usage: hack/perf.sh [build/perf.txt]    PERF_NODES=5000 PERF_PODS=10000
-#                                         PERF_ROUNDS=10
+# usage: hack/perf.sh [build/perf.txt]    PERF_NODES=5000   nodes
+#                                         PERF_PODS=10000   that run besides
+#                                         PERF_BURST=300    that come at once
+#                                         PERF_ROUNDS=10    with pod affinity
+#                                         PERF_COST_ROUNDS=100  without
 set -euo pipefail
 cd "$(dirname "$0")/.."
 output=${1:-build/perf.txt}
-nodes=${PERF_NODES:-5000} pods=${PERF_PODS:-10000} rounds=${PERF_ROUNDS:-10}
+nodes=${PERF_NODES:-5000} pods=${PERF_PODS:-10000} burst=${PERF_BURST:-300} rounds=${PERF_ROUNDS:-10}
 mkdir -p build/bin/bench
-binary=$PWD/build/bin/bench/test-perf.test log=$PWD/build/perf.log
+binary=$PWD/build/bin/bench/test-perf.test log=$PWD/build/perf.log part=$PWD/$output.part
 go test -c -o "$binary" ./test/perf
-
-# A process for each, so that none inherits another's heap. Every other round
-# goes backwards, because the first may have it better than the last.
-forwards=(no-plugin unused used pod-affinity burst burst-no-plugin)
-backwards=(burst-no-plugin burst pod-affinity used unused no-plugin)
 : >"$log"
-for ((round = 1; round <= rounds; round++)); do
-	echo "# round $round of $rounds"
-	workloads=("${forwards[@]}")
-	((round % 2)) || workloads=("${backwards[@]}")
-	for workload in "${workloads[@]}"; do
-		(cd test/perf && "$binary" -test.run '^$' -test.bench "^BenchmarkScheduling\$/^$workload\$" -test.benchtime 1x -nodes "$nodes" -pods "$pods" 2>>"$log") |
-			tee -a "$log" | grep -E '^(pkg:|Benchmark|FAIL)' || {
-			echo "$workload failed; $log says why" >&2
+echo "pkg: github.com/netlatency/netlatency/test/perf" >"$part"
+
+# run <suite> <pods of a burst> <rounds>: not all of them in one process, to
+# which the harness gives half an hour.
+run() {
+	local left=$3 now
+	while ((left > 0)); do
+		now=$((left < 20 ? left : 20))
+		left=$((left - now))
+		echo "$1: $now rounds, $left to come"
+		(cd test/perf && "$binary" -test.run '^$' -test.bench "^BenchmarkScheduling\$/^$1\$" -test.benchtime 1x \
+			-nodes "$nodes" -running "$pods" -pods "$2" -rounds "$now" -results "$part" >>"$log" 2>&1) || {
+			echo "$1 failed; $log says why" >&2
 			exit 1
 		}
 	done
-done | tee "$output.part"
-mv "$output.part" "$output"
+}
+
+# What is to be shown of the cost are percents, of pod affinity a multiple. Of
+# pods that each fill a node many are placed in a second.
+run near "$burst" "$rounds"
+large=$((4 * burst))
+run whole-node "$((large < nodes * 4 / 5 ? large : nodes * 4 / 5))" "$rounds"
+run cost "$burst" "${PERF_COST_ROUNDS:-$((10 * rounds))}"
+mv "$part" "$output"

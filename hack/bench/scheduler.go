@@ -9,13 +9,13 @@ import (
 const (
 	byNetworkOverhead = "NetworkOverhead of scheduler-plugins, with costs declared from the same measurements"
 
-	throughput = "SchedulingThroughput/Average" // of scheduler_perf, in pods per second
+	throughput = "pods/s"
 	trueCost   = "true-cost-ms"
 )
 
-// addPerf adds what scheduler_perf measured in rounds of all workloads.
+// addPerf adds what scheduler_perf measured in rounds of all kinds of pods.
 func (r results) addPerf(s samples) error {
-	const ours = "perf.Scheduling/used/"
+	const ours = "perf.Scheduling/cost/used/"
 	var size string
 	for name := range s {
 		if of, ok := strings.CutPrefix(name, ours); ok {
@@ -25,47 +25,53 @@ func (r results) addPerf(s samples) error {
 			size = of
 		}
 	}
-	runs := func(workload string) []float64 { return s["perf.Scheduling/"+workload+"/"+size][throughput] }
-
+	benchmark := func(kind string) string { return "perf.Scheduling/" + kind + "/" + size }
+	const (
+		same      = "the same profile without the plugin"
+		affinity  = "preferred pod affinity by zone, without the plugin"
+		eachFills = ", of pods that each fill a node"
+	)
 	for _, c := range []struct {
-		name, workload, with, baselineName string
-		target                             float64
+		name, kind, with, baselineName string
+		target                         *float64
 	}{
-		{"perf_ratio_unused", "unused", "no-plugin", "the same profile without the plugin", 0.95},
-		{"perf_ratio_used", "used", "no-plugin", "the same profile without the plugin", 0.95},
-		{"perf_ratio_used_vs_affinity", "used", "pod-affinity", "preferred pod affinity by zone, without the plugin", 2},
+		{"perf_ratio_unused", "cost/unused", "cost/no-plugin", same, new(0.95)},
+		{"perf_ratio_used", "cost/used", "cost/no-plugin", same, new(0.95)},
+		{"perf_ratio_used_vs_affinity", "near/used", "near/pod-affinity", affinity, new(2.0)},
+		{"perf_ratio_used_whole_node", "whole-node/used", "whole-node/no-plugin", same + eachFills, nil},
+		{"perf_ratio_used_vs_affinity_whole_node", "whole-node/used", "whole-node/pod-affinity", affinity + eachFills, new(2.0)},
 	} {
-		i, err := ratio(runs(c.workload), runs(c.with))
+		ours, theirs := s[benchmark(c.kind)][throughput], s[benchmark(c.with)][throughput]
+		i, err := ratio(ours, theirs)
 		if err != nil {
-			return fmt.Errorf("%s of %s: %w", c.workload, size, err)
+			return fmt.Errorf("%s of %s: %w", c.kind, size, err)
 		}
 		if err := r.add(c.name, result{
-			Value: i.low, Unit: "ratio", Baseline: 1, Target: new(c.target), Better: higher,
-			BaselineName: fmt.Sprintf("%s; lower end of the 95 %% interval from %.3f to %.3f of pods per second, %d rounds of %s", c.baselineName, i.low, i.high, len(runs(c.with)), size),
+			Value: i.low, Unit: "ratio", Baseline: 1, Target: c.target, Better: higher,
+			BaselineName: fmt.Sprintf("%s; lower end of the 95 %% interval from %.3f to %.3f of pods per second, %d rounds in %s", c.baselineName, i.low, i.high, len(theirs), size),
 		}); err != nil {
 			return err
 		}
 	}
 
 	for _, p := range []struct {
-		pair
-		better direction
+		name, kind, with, measured, unit, baselineName string
+		better                                         direction
+		target                                         *float64
 	}{
-		{pair{"perf_pods_per_second_unused", "unused/" + size, "no-plugin/" + size, throughput, "pods/s", 1, "no plugin, " + size, nil}, higher},
-		{pair{"perf_pods_per_second_used", "used/" + size, "no-plugin/" + size, throughput, "pods/s", 1, "no plugin, " + size, nil}, higher},
-		{pair{"perf_pods_per_second_used_vs_affinity", "used/" + size, "pod-affinity/" + size, throughput, "pods/s", 1, "preferred pod affinity by zone, " + size, nil}, higher},
-		{pair{"perf_cost_ms_used_vs_affinity", "used/" + size, "pod-affinity/" + size, trueCost, "ms", 1, "preferred pod affinity by zone, " + size, nil}, lower},
+		{"perf_pods_per_second_unused", "cost/unused", "cost/no-plugin", throughput, throughput, same, higher, nil},
+		{"perf_pods_per_second_used", "cost/used", "cost/no-plugin", throughput, throughput, same, higher, nil},
+		{"perf_pods_per_second_used_vs_affinity", "near/used", "near/pod-affinity", throughput, throughput, affinity, higher, nil},
+		{"perf_pods_per_second_used_vs_affinity_whole_node", "whole-node/used", "whole-node/pod-affinity", throughput, throughput, affinity + eachFills, higher, nil},
+		{"perf_cost_ms_used_vs_affinity", "near/used", "near/pod-affinity", trueCost, "ms", affinity, lower, nil},
+		{"perf_cost_ms_used_vs_affinity_whole_node", "whole-node/used", "whole-node/pod-affinity", trueCost, "ms", affinity + eachFills, lower, nil},
+		{"batch_hints_per_pod", "whole-node/used", "whole-node/no-plugin", "hints/pod", "ratio", same + eachFills, higher, new(0.9)},
 	} {
-		p.ours, p.theirs = "perf.Scheduling/"+p.ours, "perf.Scheduling/"+p.theirs
-		if err := r.addPair(s, p.pair, p.better); err != nil {
+		if err := r.addPair(s, pair{p.name, benchmark(p.kind), benchmark(p.with), p.measured, p.unit, 1, p.baselineName + "; " + size, p.target}, p.better); err != nil {
 			return err
 		}
 	}
-	nodes, _, _ := strings.Cut(size, "/")
-	return r.addPair(s, pair{
-		"batch_hints_per_pod", "perf.Scheduling/burst/" + nodes + "/100pods", "perf.Scheduling/burst-no-plugin/" + nodes + "/100pods",
-		"hints/pod", "ratio", 1, "no plugin, " + nodes + ", a burst of 100 workers that each fill a node", new(0.9),
-	}, higher)
+	return nil
 }
 
 // addPeers adds what peers and our plugin took on the same nodes and pods.

@@ -52,21 +52,23 @@ func TestAConclusionNeedsRounds(t *testing.T) {
 }
 
 const (
-	perfPrinted = `# round 1 of 2
-pkg: github.com/netlatency/netlatency/test/perf
-BenchmarkScheduling/no-plugin/5000nodes/10000pods-2 	1	100 SchedulingThroughput/Average	0.9 true-cost-ms
-BenchmarkScheduling/unused/5000nodes/10000pods-2 	1	99 SchedulingThroughput/Average	0.9 true-cost-ms
-BenchmarkScheduling/used/5000nodes/10000pods-2 	1	98 SchedulingThroughput/Average	0.2 true-cost-ms
-BenchmarkScheduling/pod-affinity/5000nodes/10000pods-2 	1	40 SchedulingThroughput/Average	0.3 true-cost-ms
-BenchmarkScheduling/burst/5000nodes/100pods-2 	1	0.98 hints/pod
-BenchmarkScheduling/burst-no-plugin/5000nodes/100pods-2 	1	0.99 hints/pod
-# round 2 of 2
-BenchmarkScheduling/burst-no-plugin/5000nodes/100pods-2 	1	0.99 hints/pod
-BenchmarkScheduling/burst/5000nodes/100pods-2 	1	0.96 hints/pod
-BenchmarkScheduling/pod-affinity/5000nodes/10000pods-2 	1	20 SchedulingThroughput/Average	0.3 true-cost-ms
-BenchmarkScheduling/used/5000nodes/10000pods-2 	1	49 SchedulingThroughput/Average	0.2 true-cost-ms
-BenchmarkScheduling/unused/5000nodes/10000pods-2 	1	49.5 SchedulingThroughput/Average	0.9 true-cost-ms
-BenchmarkScheduling/no-plugin/5000nodes/10000pods-2 	1	50 SchedulingThroughput/Average	0.9 true-cost-ms
+	perfPrinted = `pkg: github.com/netlatency/netlatency/test/perf
+BenchmarkScheduling/near/pod-affinity/5000nodes/10000pods 	1	0 hints/pod	40 pods/s	0.3 true-cost-ms
+BenchmarkScheduling/near/used/5000nodes/10000pods 	1	0 hints/pod	98 pods/s	0.2 true-cost-ms
+BenchmarkScheduling/near/used/5000nodes/10000pods 	1	0 hints/pod	49 pods/s	0.2 true-cost-ms
+BenchmarkScheduling/near/pod-affinity/5000nodes/10000pods 	1	0 hints/pod	20 pods/s	0.3 true-cost-ms
+BenchmarkScheduling/whole-node/no-plugin/5000nodes/10000pods 	1	0.99 hints/pod	200 pods/s	0.9 true-cost-ms
+BenchmarkScheduling/whole-node/used/5000nodes/10000pods 	1	0.98 hints/pod	180 pods/s	0.2 true-cost-ms
+BenchmarkScheduling/whole-node/pod-affinity/5000nodes/10000pods 	1	0 hints/pod	20 pods/s	0.3 true-cost-ms
+BenchmarkScheduling/whole-node/pod-affinity/5000nodes/10000pods 	1	0 hints/pod	10 pods/s	0.3 true-cost-ms
+BenchmarkScheduling/whole-node/used/5000nodes/10000pods 	1	0.96 hints/pod	90 pods/s	0.2 true-cost-ms
+BenchmarkScheduling/whole-node/no-plugin/5000nodes/10000pods 	1	0.99 hints/pod	100 pods/s	0.9 true-cost-ms
+BenchmarkScheduling/cost/no-plugin/5000nodes/10000pods 	1	0 hints/pod	100 pods/s	0.9 true-cost-ms
+BenchmarkScheduling/cost/unused/5000nodes/10000pods 	1	0 hints/pod	99 pods/s	0.9 true-cost-ms
+BenchmarkScheduling/cost/used/5000nodes/10000pods 	1	0 hints/pod	98 pods/s	0.2 true-cost-ms
+BenchmarkScheduling/cost/used/5000nodes/10000pods 	1	0 hints/pod	49 pods/s	0.2 true-cost-ms
+BenchmarkScheduling/cost/unused/5000nodes/10000pods 	1	0 hints/pod	49.5 pods/s	0.9 true-cost-ms
+BenchmarkScheduling/cost/no-plugin/5000nodes/10000pods 	1	0 hints/pod	50 pods/s	0.9 true-cost-ms
 `
 	peersPrinted = `pkg: github.com/netlatency/netlatency/pkg/plugins/netlatency
 BenchmarkCycle/5000nodes/10targets/warm-2 	100	400000 ns/op
@@ -113,13 +115,19 @@ func TestSchedulersAreComparedInRoundsAndNamedBySize(t *testing.T) {
 	if err := json.Unmarshal([]byte(written), &got); err != nil {
 		t.Fatal(err)
 	}
-	const rounds = "; lower end of the 95 % interval from 0.980 to 0.980 of pods per second, 2 rounds of 5000nodes/10000pods"
+	const size = "5000nodes/10000pods"
+	rounds := func(value string) string {
+		return "; lower end of the 95 % interval from " + value + " to " + value + " of pods per second, 2 rounds in " + size
+	}
 	for name, want := range map[string]result{
-		"perf_ratio_unused":           {0.99, "ratio", 1, strings.ReplaceAll("the same profile without the plugin"+rounds, "0.980", "0.990"), new(0.95), higher},
-		"perf_ratio_used":             {0.98, "ratio", 1, "the same profile without the plugin" + rounds, new(0.95), higher},
-		"perf_ratio_used_vs_affinity": {2.45, "ratio", 1, strings.ReplaceAll("preferred pod affinity by zone, without the plugin"+rounds, "0.980", "2.450"), new(2.0), higher},
-		"perf_pods_per_second_used":   {73.5, "pods/s", 75, "no plugin, 5000nodes/10000pods", nil, higher},
-		"batch_hints_per_pod":         {0.97, "ratio", 0.99, "no plugin, 5000nodes, a burst of 100 workers that each fill a node", new(0.9), higher},
+		"perf_ratio_unused":                      {0.99, "ratio", 1, "the same profile without the plugin" + rounds("0.990"), new(0.95), higher},
+		"perf_ratio_used":                        {0.98, "ratio", 1, "the same profile without the plugin" + rounds("0.980"), new(0.95), higher},
+		"perf_ratio_used_vs_affinity":            {2.45, "ratio", 1, "preferred pod affinity by zone, without the plugin" + rounds("2.450"), new(2.0), higher},
+		"perf_ratio_used_whole_node":             {0.9, "ratio", 1, "the same profile without the plugin, of pods that each fill a node" + rounds("0.900"), nil, higher},
+		"perf_ratio_used_vs_affinity_whole_node": {9, "ratio", 1, "preferred pod affinity by zone, without the plugin, of pods that each fill a node" + rounds("9.000"), new(2.0), higher},
+		"perf_pods_per_second_used":              {73.5, "pods/s", 75, "the same profile without the plugin; " + size, nil, higher},
+		"perf_cost_ms_used_vs_affinity":          {0.2, "ms", 0.3, "preferred pod affinity by zone, without the plugin; " + size, nil, lower},
+		"batch_hints_per_pod":                    {0.97, "ratio", 0.99, "the same profile without the plugin, of pods that each fill a node; " + size, new(0.9), higher},
 		// A fiftieth of what the peer takes, where that is less than 500 µs.
 		"plugin_cycle_us_5000_nodes_warm":            {300, "µs", 12000, byNetworkOverhead, new(240.0), lower},
 		"plugin_cycle_us_5000_nodes_warm_10_targets": {400, "µs", 50000, byNetworkOverhead, new(500.0), lower},

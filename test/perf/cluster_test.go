@@ -26,8 +26,11 @@ const (
 	// Qdrant.
 	othersProbed = 14
 
-	qdrantNamespace = "qdrant"
-	seed            = 1
+	// What runs in the cluster, and the namespace in which it does.
+	qdrant = "qdrant"
+	other  = "other"
+
+	seed = 1
 )
 
 // cluster is nodes in three providers of a metropolitan area, of which the
@@ -86,11 +89,14 @@ func (c *cluster) record(path string) error {
 	return f.Close()
 }
 
-// create makes the nodes, of the size that upstream's benchmarks have, and
-// Qdrant's pods, which nobody else would make ready.
-func (c *cluster) create(ctx context.Context, client kubernetes.Interface) error {
-	if _, err := client.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: qdrantNamespace}}, metav1.CreateOptions{}); err != nil {
-		return fmt.Errorf("create namespace: %w", err)
+// create makes the nodes, of the size that upstream's benchmarks have, Qdrant's
+// pods, which nobody else would make ready, and as many others as run besides,
+// evenly on all nodes.
+func (c *cluster) create(ctx context.Context, client kubernetes.Interface, running int) error {
+	for _, namespace := range []string{qdrant, other} {
+		if _, err := client.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}, metav1.CreateOptions{}); err != nil {
+			return fmt.Errorf("create namespace: %w", err)
+		}
 	}
 	room := corev1.ResourceList{
 		corev1.ResourceCPU:    resource.MustParse("4"),
@@ -119,17 +125,17 @@ func (c *cluster) create(ctx context.Context, client kubernetes.Interface) error
 			return err
 		})
 	}
-	for i, at := range c.qdrant {
+	run := func(app string, i, at int, requests corev1.ResourceList) {
 		parallel.Go(func() error {
-			pods := client.CoreV1().Pods(qdrantNamespace)
+			pods := client.CoreV1().Pods(app)
 			pod, err := pods.Create(ctx, &corev1.Pod{
-				ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("qdrant-%d", i), Labels: map[string]string{"app.kubernetes.io/name": "qdrant"}},
+				ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("%s-%d", app, i), Labels: map[string]string{"app.kubernetes.io/name": app}},
 				Spec: corev1.PodSpec{
 					NodeName:   c.network.Names[at],
-					Containers: []corev1.Container{{Name: "qdrant", Image: "qdrant/qdrant"}},
+					Containers: []corev1.Container{{Name: app, Image: app, Resources: corev1.ResourceRequirements{Requests: requests}}},
 				},
 			}, metav1.CreateOptions{})
-			if err != nil {
+			if err != nil || app != qdrant { // of which nobody asks whether they are ready
 				return err
 			}
 			pod.Status.Phase = corev1.PodRunning
@@ -138,8 +144,17 @@ func (c *cluster) create(ctx context.Context, client kubernetes.Interface) error
 			return err
 		})
 	}
+	for i, at := range c.qdrant {
+		run(qdrant, i, at, nil)
+	}
+	for i := range running {
+		run(other, i, i%len(c.network.Names), corev1.ResourceList{
+			corev1.ResourceCPU:    resource.MustParse("100m"),
+			corev1.ResourceMemory: resource.MustParse("500Mi"),
+		})
+	}
 	if err := parallel.Wait(); err != nil {
-		return fmt.Errorf("create nodes and Qdrant's pods: %w", err)
+		return fmt.Errorf("create nodes and pods: %w", err)
 	}
 	return nil
 }

@@ -1,33 +1,39 @@
 package perf
 
 import (
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"go.etcd.io/etcd/server/v3/etcdmain"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/component-base/metrics/legacyregistry"
 	"k8s.io/kubernetes/pkg/scheduler"
 	frameworkruntime "k8s.io/kubernetes/pkg/scheduler/framework/runtime"
 	perf "k8s.io/kubernetes/test/integration/scheduler_perf"
 	"k8s.io/kubernetes/test/utils/ktesting"
+	"sigs.k8s.io/yaml"
 
 	"github.com/netlatency/netlatency/pkg/plugins/netlatency"
 )
 
 var (
-	nodes = flag.Int("nodes", 5000, "nodes of the cluster")
-	pods  = flag.Int("pods", 10000, "pods to schedule and measure")
+	nodes   = flag.Int("nodes", 5000, "nodes of the cluster")
+	running = flag.Int("running", 10000, "pods that run in the cluster besides those that are measured")
+	pods    = flag.Int("pods", 300, "pods of one kind that come at once")
+	rounds  = flag.Int("rounds", 10, "how often each kind comes")
+	results = flag.String("results", "", "file to which what was measured is appended, as go test prints benchmarks")
 )
-
-// burst is how many workers come at once where a node has room for one.
-const burst = 100
 
 // TestMain is also etcd: the harness runs one by this name from PATH.
 func TestMain(m *testing.M) {
@@ -59,116 +65,187 @@ func run(m *testing.M) (code int, err error) {
 	if err := errors.Join(
 		os.Symlink(self, filepath.Join(directory, "etcd")),
 		os.Setenv("PATH", directory+string(os.PathListSeparator)+os.Getenv("PATH")),
-		flag.Set("data-items-dir", directory), // files that nobody reads
 	); err != nil {
 		return 0, err
 	}
 	return m.Run(), nil
 }
 
-// workload is pods of one kind under a profile with or without the plugin.
-type workload struct {
+// kind is pods that come in bursts of their own.
+type kind struct {
 	name, pod string
-	plugin    bool
-	burst     bool // of so large pods that each fills a node
+	profile   string
+	outcome   string // what the plugin is to do with all of them
 }
 
-var workloads = []workload{
-	{name: "no-plugin", pod: "worker"},
-	{name: "unused", pod: "other", plugin: true},
-	{name: "used", pod: "worker", plugin: true},
-	{name: "pod-affinity", pod: "worker-affinity"},
-	{name: "burst", pod: "worker-whole-node", plugin: true, burst: true},
-	{name: "burst-no-plugin", pod: "worker-whole-node", burst: true},
+// suite is kinds that take turns in one cluster.
+type suite struct {
+	name  string
+	kinds []kind
+	// wholeNode makes each pod fill its node, as KubeRay advises for workers.
+	// Otherwise dozens have room on one.
+	wholeNode bool
 }
 
-// BenchmarkScheduling measures pods per second, how far from Qdrant the pods
-// went (true-cost-ms), and how many of them were placed by the ranking of one
-// before (hints/pod). The benchmarks' names say how large the cluster was. Run
-// it with -benchtime 1x.
+var suites = []suite{
+	{name: "cost", kinds: []kind{
+		{"no-plugin", "worker", withoutPlugin, ""},
+		{"unused", "other", withPlugin, "no_targets"},
+		{"used", "worker", withPlugin, "scored"},
+	}},
+	{name: "near", kinds: []kind{
+		{"pod-affinity", "worker-affinity", withoutPlugin, ""},
+		{"used", "worker", withPlugin, "scored"},
+	}},
+	{name: "whole-node", wholeNode: true, kinds: []kind{
+		{"no-plugin", "worker", withoutPlugin, ""},
+		{"used", "worker", withPlugin, "scored"},
+		{"pod-affinity", "worker-affinity", withoutPlugin, ""},
+	}},
+}
+
+// BenchmarkScheduling measures, of each kind, pods per second, how far from
+// Qdrant the pods went (true-cost-ms), and how many of them were placed by the
+// ranking of one before (hints/pod). Kinds take turns within one process, every
+// other round backwards, so that what disturbs the machine meets them all, and
+// the pods of a burst are gone before the next comes. Run it with -benchtime
+// 1x; what the harness itself prints is of the last burst alone.
 func BenchmarkScheduling(b *testing.B) {
-	if *nodes < burst {
-		b.Fatalf("-nodes is %d: want at least %d, one for each worker of a burst", *nodes, burst)
+	if *nodes < 4 || *running < 0 || *rounds < 1 {
+		b.Fatalf("-nodes is %d, -running %d, -rounds %d: want at least 4, 0 and 1", *nodes, *running, *rounds)
 	}
-	// A node has room for 40, and a tenth more come to warm up.
-	if most := 36 * *nodes; *pods < 1 || *pods > most {
-		b.Fatalf("-pods is %d: want 1 to %d, which so many nodes have room for", *pods, most)
+	// A node has room for 40 small pods, or for one large one and ten small.
+	if *running > 10**nodes || *pods < 1 || *pods > *nodes*9/10 {
+		b.Fatalf("-running is %d and -pods %d: want at most %d and 1 to %d, which %d nodes have room for", *running, *pods, 10**nodes, *nodes*9/10, *nodes)
 	}
-	for _, w := range workloads {
-		b.Run(w.name, w.run)
+	for _, suite := range suites {
+		b.Run(suite.name, (&trial{suite: suite}).run)
 	}
 }
 
-func (w workload) run(b *testing.B) {
+// trial is one run of a suite.
+type trial struct {
+	suite
+	cluster  *cluster
+	bursts   []*burst // in the order of the run
+	done     int      // how many of them are over
+	hints    float64  // and what the counters said then
+	outcomes map[string]float64
+}
+
+// burst is pods of a kind that come at once.
+type burst struct {
+	kind
+	namespace string
+	measured  map[string]float64 // by unit
+}
+
+func (t *trial) run(b *testing.B) {
 	directory := b.TempDir()
 	recording, profiles, configuration := filepath.Join(directory, "matrix.jsonl"), filepath.Join(directory, "scheduler.yaml"), filepath.Join(directory, "workload.yaml")
-	c := newCluster(*nodes)
+	t.cluster = newCluster(*nodes)
+	workload, err := t.workload(directory, profiles)
 	if err := errors.Join(
-		c.record(recording),
-		writeProfiles(profiles, recording, w.plugin),
-		os.WriteFile(configuration, []byte(w.configuration(profiles)), 0o644),
+		err,
+		t.cluster.record(recording),
+		writeProfiles(profiles, recording),
+		os.WriteFile(configuration, []byte(workload), 0o644),
+		flag.Set("data-items-dir", directory),
 	); err != nil {
 		b.Fatal(err)
 	}
-	c.network.RTT = nil // half of the heap by now
+	t.cluster.network.RTT = nil // half of the heap by now
 	perf.RunBenchmarkPerfScheduling(b, configuration, "netlatency",
 		frameworkruntime.Registry{netlatency.Name: netlatency.New()},
 		perf.WithPrepareFn(func(ctx ktesting.TContext) error {
-			if err := c.create(ctx, ctx.Client()); err != nil {
+			if err := t.cluster.create(ctx, ctx.Client(), *running); err != nil {
 				return err
 			}
-			if !w.plugin {
-				return nil
-			}
-			return untilKnown(ctx, len(c.qdrant))
+			return untilKnown(ctx, len(t.cluster.qdrant))
 		}),
 		perf.WithNodeUpdateFn(func(ctx ktesting.TContext, _ *scheduler.Scheduler, _ *perf.Workload, _ *corev1.NodeList) error {
-			return w.report(ctx, c)
+			return t.burstIsOver(ctx)
 		}),
 	)
+	if b.Failed() {
+		return
+	}
+	if err := t.report(directory); err != nil {
+		b.Fatal(err)
+	}
 }
 
-// measured is the namespace that the harness gives the pods that it measures.
-const measured = "measured"
-
-// configuration is the workload as the harness reads it. It leaves batching
-// off where a workload does not ask for it. The last step creates no node: the
-// hook of that step comes while metrics and pods are still there.
-func (w workload) configuration(profiles string) string {
-	warmUp, count := *pods/10, *pods
-	if w.burst {
-		warmUp, count = 0, burst
-	}
-	return fmt.Sprintf(`
+// workload is the suite as the harness reads it; the pods' templates go into
+// directory. It leaves batching off where a workload does not ask for it. The
+// step that creates no node is there for its hook, which comes while the pods
+// of the burst still exist.
+func (t *trial) workload(directory, profiles string) (string, error) {
+	var text strings.Builder
+	fmt.Fprintf(&text, `
 - name: %dnodes
   schedulerConfigPath: %s
-  defaultPodTemplatePath: testdata/%s.yaml
   featureGates: {OpportunisticBatching: true}
   metricsCollectorConfig:
     metrics:
       scheduler_scheduling_attempt_duration_seconds: [{label: result, values: [scheduled]}]
   workloadTemplate:
-  - {opcode: createPods, count: %d, namespace: warm-up}
-  - {opcode: createPods, count: %d, namespace: %s, collectMetrics: true}
-  - {opcode: createNodes, count: 0}
-  workloads:
-  - {name: %dpods, labels: [performance]}
-`, *nodes, profiles, w.pod, warmUp, count, measured, count)
+`, *nodes, profiles)
+	order := slices.Clone(t.kinds)
+	for round := range *rounds + 1 { // one to warm up
+		for _, k := range order {
+			u := &burst{kind: k, namespace: fmt.Sprintf("%s-%d", k.name, round)}
+			template := filepath.Join(directory, u.name+".yaml")
+			if err := k.writeTemplate(template, t.wholeNode); err != nil {
+				return "", err
+			}
+			t.bursts = append(t.bursts, u)
+			fmt.Fprintf(&text, "  - {opcode: createPods, count: %d, namespace: %s, podTemplatePath: %s, collectMetrics: true}\n", *pods, u.namespace, template)
+			fmt.Fprintf(&text, "  - {opcode: createNodes, count: 0}\n")
+			fmt.Fprintf(&text, "  - {opcode: deletePods, namespace: %s}\n", u.namespace)
+		}
+		slices.Reverse(order)
+	}
+	fmt.Fprintf(&text, "  workloads:\n  - {name: %dpods, labels: [performance]}\n", *running)
+	return text.String(), nil
+}
+
+func (k kind) writeTemplate(path string, wholeNode bool) error {
+	data, err := os.ReadFile(filepath.Join("testdata", k.pod+".yaml"))
+	if err != nil {
+		return err
+	}
+	var pod corev1.Pod
+	if err := yaml.UnmarshalStrict(data, &pod); err != nil {
+		return fmt.Errorf("read the template of %s: %w", k.pod, err)
+	}
+	pod.Spec.SchedulerName = k.profile
+	pod.Spec.TerminationGracePeriodSeconds = new(int64(0)) // there is no kubelet to wait for
+	if wholeNode {
+		pod.Spec.Containers[0].Resources.Requests = corev1.ResourceList{
+			corev1.ResourceCPU:    resource.MustParse("2500m"),
+			corev1.ResourceMemory: resource.MustParse("20Gi"),
+		}
+	}
+	data, err = yaml.Marshal(pod)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, data, 0o644)
 }
 
 // untilKnown waits for the plugin to have read the matrix and found Qdrant.
 func untilKnown(ctx ktesting.TContext, targets int) error {
 	const wait = 2 * time.Minute
 	for deadline := time.Now().Add(wait); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
-		pairs, err := metricBy("netlatency_matrix_pairs", "profile")
+		pairs, err := counters("netlatency_matrix_pairs", "profile", withPlugin)
 		if err != nil {
 			return err
 		}
-		running, err := metricBy("netlatency_target_nodes", "target")
+		found, err := counters("netlatency_target_nodes", "target", withPlugin)
 		if err != nil {
 			return err
 		}
-		if pairs[schedulerName] > 0 && int(running["qdrant"]) == targets {
+		if pairs[withPlugin] > 0 && int(found[qdrant]) == targets {
 			return nil
 		}
 		if ctx.Err() != nil {
@@ -178,46 +255,88 @@ func untilKnown(ctx ktesting.TContext, targets int) error {
 	return fmt.Errorf("the plugin did not know the matrix and %d nodes of Qdrant within %v", targets, wait)
 }
 
-// report adds to the benchmark what the harness does not measure, and fails
-// where the plugin did something else than the workload is to show.
-func (w workload) report(ctx ktesting.TContext, c *cluster) error {
-	b := ctx.TB().(*testing.B)
-	placed, err := ctx.Client().CoreV1().Pods(measured).List(ctx, metav1.ListOptions{})
+// burstIsOver measures what the harness does not, and fails where the plugin
+// did something else than the kind is to show.
+func (t *trial) burstIsOver(ctx ktesting.TContext) error {
+	u := t.bursts[t.done]
+	t.done++
+	placed, err := ctx.Client().CoreV1().Pods(u.namespace).List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return fmt.Errorf("list the pods: %w", err)
 	}
-	cost, err := c.costOf(placed.Items)
+	cost, err := t.cluster.costOf(placed.Items)
 	if err != nil {
 		return err
 	}
-	b.ReportMetric(1e3*cost, "true-cost-ms")
-
-	hints, err := metricBy("scheduler_batch_attempts_total", "result")
+	hints, err := counters("scheduler_batch_attempts_total", "result", withPlugin, withoutPlugin)
 	if err != nil {
 		return err
 	}
-	b.ReportMetric(hints["hint_used"]/float64(len(placed.Items)), "hints/pod")
-	if !w.plugin {
-		return nil
-	}
-	outcomes, err := metricBy("netlatency_scorings_total", "outcome")
+	outcomes, err := counters("netlatency_scorings_total", "outcome", withPlugin)
 	if err != nil {
 		return err
 	}
-	want := "scored"
-	if w.pod == "other" {
-		want = "no_targets"
+	u.measured = map[string]float64{
+		"true-cost-ms": 1e3 * cost,
+		"hints/pod":    (hints["hint_used"] - t.hints) / float64(len(placed.Items)),
 	}
 	for outcome, cycles := range outcomes {
-		if (outcome == want) != (cycles > 0) {
-			return fmt.Errorf("cycles by outcome are %v: want all to be %s", outcomes, want)
+		if came := cycles > t.outcomes[outcome]; came != (outcome == u.outcome) {
+			return fmt.Errorf("cycles by outcome were %v before the burst %s and are %v: want some more of %q and of nothing else", t.outcomes, u.namespace, outcomes, u.outcome)
 		}
 	}
+	t.hints, t.outcomes = hints["hint_used"], outcomes
 	return nil
 }
 
-// metricBy is the counter or gauge of our profile by the value of a label.
-func metricBy(name, label string) (map[string]float64, error) {
+// report appends what was measured after the first round to -results.
+// The harness leaves what it measured in a file in directory.
+func (t *trial) report(directory string) error {
+	files, err := filepath.Glob(filepath.Join(directory, "*.json"))
+	if err != nil || len(files) != 1 {
+		return fmt.Errorf("the harness left %d files of results (%w), want one", len(files), err)
+	}
+	data, err := os.ReadFile(files[0])
+	if err != nil {
+		return err
+	}
+	var items perf.DataItems
+	if err := json.Unmarshal(data, &items); err != nil {
+		return fmt.Errorf("read %s: %w", files[0], err)
+	}
+	throughput := make(map[string]float64) // by namespace
+	for _, item := range items.DataItems {
+		if item.Labels["Metric"] == "SchedulingThroughput" {
+			name := item.Labels["Name"]
+			throughput[name[strings.LastIndex(name, "/")+1:]] = item.Data["Average"]
+		}
+	}
+	var text strings.Builder
+	for _, u := range t.bursts[len(t.kinds):] {
+		fmt.Fprintf(&text, "BenchmarkScheduling/%s/%s/%dnodes/%dpods \t1", t.name, u.name, *nodes, *running)
+		// A burst of less than two seconds has none.
+		if perSecond, ok := throughput[u.namespace]; ok {
+			u.measured["pods/s"] = perSecond
+		}
+		for _, unit := range slices.Sorted(maps.Keys(u.measured)) {
+			fmt.Fprintf(&text, "\t%.4g %s", u.measured[unit], unit)
+		}
+		text.WriteString("\n")
+	}
+	if *results == "" {
+		fmt.Print(text.String())
+		return nil
+	}
+	f, err := os.OpenFile(*results, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text.String())
+	return errors.Join(err, f.Close())
+}
+
+// counters is a counter or gauge of profiles, added up by the value of a label.
+func counters(name, label string, profiles ...string) (map[string]float64, error) {
 	families, err := legacyregistry.DefaultGatherer.Gather()
 	if err != nil {
 		return nil, fmt.Errorf("gather metrics: %w", err)
@@ -232,7 +351,7 @@ func metricBy(name, label string) (map[string]float64, error) {
 			for _, pair := range metric.GetLabel() {
 				labels[pair.GetName()] = pair.GetValue()
 			}
-			if labels["profile"] == schedulerName {
+			if slices.Contains(profiles, labels["profile"]) {
 				values[labels[label]] += metric.GetCounter().GetValue() + metric.GetGauge().GetValue()
 			}
 		}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"helm.sh/helm/v3/pkg/chart/loader"
@@ -14,13 +15,16 @@ import (
 	"github.com/netlatency/netlatency/pkg/plugins/netlatency"
 )
 
-// schedulerName is of the chart's first profile, prefer-near.
-const schedulerName = "netlatency-scheduler"
+// The chart's first profile, prefer-near, and the same without the plugin.
+const (
+	withPlugin    = "netlatency-scheduler"
+	withoutPlugin = "without-netlatency"
+)
 
 // writeProfiles writes the scheduler's configuration as the chart renders it,
-// with the recorded matrix at recording, and with workers near Qdrant. Without
-// the plugin all the rest stays the same.
-func writeProfiles(path, recording string, plugin bool) error {
+// with the recorded matrix at recording and workers near Qdrant, and adds to
+// it the profile without the plugin, in which all the rest is the same.
+func writeProfiles(path, recording string) error {
 	c, err := loader.Load("../../manifests/chart/netlatency")
 	if err != nil {
 		return fmt.Errorf("load the chart: %w", err)
@@ -49,32 +53,26 @@ func writeProfiles(path, recording string, plugin bool) error {
 		if err := yaml.Unmarshal([]byte(content), &object); err != nil {
 			return fmt.Errorf("read %s: %w", name, err)
 		}
-		configuration := []byte(object.Data["scheduler-config.yaml"])
-		if !plugin {
-			if configuration, err = withoutPlugin(configuration); err != nil {
-				return fmt.Errorf("read %s: %w", name, err)
-			}
+		configuration, err := addProfileWithoutPlugin([]byte(object.Data["scheduler-config.yaml"]))
+		if err != nil {
+			return fmt.Errorf("read %s: %w", name, err)
 		}
 		return os.WriteFile(path, configuration, 0o644)
 	}
 	return errors.New("the chart has no scheduler-config.yaml")
 }
 
-func withoutPlugin(configuration []byte) ([]byte, error) {
-	var c map[string]any
-	if err := yaml.Unmarshal(configuration, &c); err != nil {
+func addProfileWithoutPlugin(configuration []byte) ([]byte, error) {
+	var c, other map[string]any
+	if err := errors.Join(yaml.Unmarshal(configuration, &c), yaml.Unmarshal(configuration, &other)); err != nil {
 		return nil, err
 	}
-	for _, profile := range c["profiles"].([]any) {
-		p := profile.(map[string]any)
-		delete(p, "plugins") // which enables ours and says nothing else
-		var kept []any
-		for _, config := range p["pluginConfig"].([]any) {
-			if config.(map[string]any)["name"] != netlatency.Name {
-				kept = append(kept, config)
-			}
-		}
-		p["pluginConfig"] = kept
-	}
+	profile := other["profiles"].([]any)[0].(map[string]any)
+	profile["schedulerName"] = withoutPlugin
+	delete(profile, "plugins") // which enables ours and says nothing else
+	profile["pluginConfig"] = slices.DeleteFunc(profile["pluginConfig"].([]any), func(config any) bool {
+		return config.(map[string]any)["name"] == netlatency.Name
+	})
+	c["profiles"] = append(c["profiles"].([]any), profile)
 	return yaml.Marshal(c)
 }
