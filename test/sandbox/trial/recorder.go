@@ -8,6 +8,7 @@ import (
 
 	"k8s.io/klog/v2"
 
+	"github.com/netlatency/netlatency/pkg/latency"
 	"github.com/netlatency/netlatency/test/sandbox"
 	"github.com/netlatency/netlatency/test/sandbox/wan"
 )
@@ -43,10 +44,16 @@ func newRecorder(ctx context.Context, s *sandbox.Sandbox) *recorder {
 	return r
 }
 
-// SampleErrors reports how far the agents' samples are off the truth while
-// something is done: RTTSamples, RTTErrorP50 and RTTErrorP99, and how late the
-// WAN was meanwhile.
-func SampleErrors(ctx context.Context, s *sandbox.Sandbox, while func()) (*Report, error) {
+// Measured is what agents measured over a time, beside the truth.
+type Measured struct {
+	// Pairs is how many probes of each ordered pair of nodes had an answer.
+	Pairs map[latency.Pair]int
+	// Errors are by how much their round-trip times exceed the truth.
+	Errors []time.Duration
+}
+
+// Measure is what the agents measure while something is done.
+func Measure(ctx context.Context, s *sandbox.Sandbox, while func()) (*Measured, error) {
 	streaming, cancel := context.WithCancel(ctx)
 	defer cancel()
 	r := newRecorder(streaming, s)
@@ -55,8 +62,7 @@ func SampleErrors(ctx context.Context, s *sandbox.Sandbox, while func()) (*Repor
 	}
 	while()
 	cancel()
-	report := new(Report)
-	return report, r.errors(ctx, report)
+	return r.measured(ctx)
 }
 
 // read takes in what has passed until now.
@@ -84,23 +90,37 @@ func (r *recorder) begin(ctx context.Context) error {
 // errors puts into the report how far the agents' samples and the WAN itself
 // were off. The streams must have ended.
 func (r *recorder) errors(ctx context.Context, report *Report) error {
-	r.streams.Wait()
-	if err := r.read(ctx); err != nil {
+	m, err := r.measured(ctx)
+	if err != nil {
 		return err
 	}
-	var errors []time.Duration
-	for _, s := range r.samples {
-		if truth, ok := r.whole.Probe(s.Session, s.Seq); ok {
-			errors = append(errors, (time.Duration(s.RTT) - truth).Abs())
-		}
-	}
-	if len(errors) == 0 {
-		return fmt.Errorf("none of %d samples of the agents is in the WAN's log", len(r.samples))
+	for i := range m.Errors {
+		m.Errors[i] = m.Errors[i].Abs()
 	}
 	report.LateP50 = milliseconds(quantile(r.whole.late, 0.5))
 	report.LateP99 = milliseconds(quantile(r.whole.late, 0.99))
-	report.RTTSamples = len(errors)
-	report.RTTErrorP50 = milliseconds(quantile(errors, 0.5))
-	report.RTTErrorP99 = milliseconds(quantile(errors, 0.99))
+	report.RTTSamples = len(m.Errors)
+	report.RTTErrorP50 = milliseconds(quantile(m.Errors, 0.5))
+	report.RTTErrorP99 = milliseconds(quantile(m.Errors, 0.99))
 	return nil
+}
+
+// measured is what the agents measured since the recorder was made. The
+// streams must have ended.
+func (r *recorder) measured(ctx context.Context) (*Measured, error) {
+	r.streams.Wait()
+	if err := r.read(ctx); err != nil {
+		return nil, err
+	}
+	m := &Measured{Pairs: make(map[latency.Pair]int)}
+	for _, s := range r.samples {
+		m.Pairs[latency.Pair{Node: s.Node, Peer: s.Peer}]++
+		if truth, ok := r.whole.Probe(s.Session, s.Seq); ok {
+			m.Errors = append(m.Errors, time.Duration(s.RTT)-truth)
+		}
+	}
+	if len(m.Errors) == 0 {
+		return nil, fmt.Errorf("none of %d samples of the agents is in the WAN's log", len(r.samples))
+	}
+	return m, nil
 }
