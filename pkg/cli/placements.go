@@ -199,7 +199,9 @@ func (t *tally) latencies(want config.Target) *placement.Latencies {
 		estimates = estimates.Next(t.matrix, statistic, t.profile.args.StaleAfter.Duration, t.groups, t.matrix.Taken())
 	}
 	l := placement.NewLatencies(t.nodes, placement.Target{
-		Name: want.Name, Weight: int(want.Weight), Aggregation: placement.Aggregation(want.Aggregation), Replicas: t.sets[at].Replicas,
+		Name: want.Name, Weight: int(want.Weight), Aggregation: placement.Aggregation(want.Aggregation),
+		Replicas: t.sets[at].Replicas, Distribution: t.sets[at].Distribution,
+		ZoneOf: func(node string) string { return t.groups[node].Zone },
 	}, estimates)
 	t.known[key] = l
 	return l
@@ -222,7 +224,11 @@ func keysOf(targets []config.Target) []string {
 func (t *tally) report(s *ui.Snapshot) {
 	p := ui.Profile{Name: t.profile.SchedulerName, Targets: []ui.Target{}}
 	for i, c := range t.profile.args.Targets {
-		kind, chooses := describe(c)
+		distribution := placement.ToAll
+		if t.sets != nil {
+			distribution = t.sets[i].Distribution
+		}
+		kind, chooses := describe(c, distribution)
 		r := ui.Target{
 			Name: c.Name, Kind: kind, Chooses: chooses, Weight: c.Weight, Aggregation: string(c.Aggregation),
 			PerPod: c.Pods != nil && len(c.Pods.MatchLabelKeys) > 0, Nodes: []ui.TargetPlace{},

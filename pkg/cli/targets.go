@@ -15,6 +15,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"github.com/netlatency/netlatency/apis/config"
+	"github.com/netlatency/netlatency/pkg/placement"
 	"github.com/netlatency/netlatency/pkg/simulation"
 	"github.com/netlatency/netlatency/pkg/target"
 )
@@ -50,16 +51,18 @@ that runs now: the nodes that pods are put near.`,
 
 // targetReport is a target as -o json and yaml have it.
 type targetReport struct {
-	Name        string          `json:"name"`
-	Kind        string          `json:"kind"`
-	Chooses     string          `json:"chooses"`
-	Weight      int32           `json:"weight"`
-	Aggregation string          `json:"aggregation"`
-	MaxRTT      string          `json:"max_rtt,omitempty"`
-	PerPod      bool            `json:"differs_per_pod,omitempty"`
-	Replicas    int             `json:"replicas"`
-	Nodes       []targetOnNode  `json:"nodes"`
-	Providers   []providerCount `json:"providers"`
+	Name        string `json:"name"`
+	Kind        string `json:"kind"`
+	Chooses     string `json:"chooses"`
+	Weight      int32  `json:"weight"`
+	Aggregation string `json:"aggregation"`
+	// TrafficDistribution is that of the Service, if it keeps traffic near.
+	TrafficDistribution string          `json:"traffic_distribution,omitempty"`
+	MaxRTT              string          `json:"max_rtt,omitempty"`
+	PerPod              bool            `json:"differs_per_pod,omitempty"`
+	Replicas            int             `json:"replicas"`
+	Nodes               []targetOnNode  `json:"nodes"`
+	Providers           []providerCount `json:"providers"`
 }
 
 type targetOnNode struct {
@@ -160,8 +163,9 @@ func (c *cluster) targets(ctx context.Context, args *config.NetLatencyArgs) ([]t
 	reports := make([]targetReport, len(args.Targets))
 	for i, t := range args.Targets {
 		r := &reports[i]
-		kind, chooses := describe(t)
+		kind, chooses := describe(t, sets[i].Distribution)
 		*r = targetReport{Name: t.Name, Kind: kind, Chooses: chooses, Weight: t.Weight, Aggregation: string(t.Aggregation), PerPod: index.Configured(i) == nil, Nodes: []targetOnNode{}, Providers: []providerCount{}}
+		r.TrafficDistribution = string(sets[i].Distribution)
 		if t.MaxRTT != nil {
 			r.MaxRTT = t.MaxRTT.Duration.Round(time.Microsecond).String()
 		}
@@ -182,8 +186,9 @@ func (c *cluster) targets(ctx context.Context, args *config.NetLatencyArgs) ([]t
 	return reports, nil
 }
 
-// describe says what a target chooses.
-func describe(t config.Target) (kind, chooses string) {
+// describe says what a target chooses, and to which of that it leads if not to
+// all.
+func describe(t config.Target, distribution placement.Distribution) (kind, chooses string) {
 	switch {
 	case t.Pods != nil:
 		chooses = metav1.FormatLabelSelector(t.Pods.LabelSelector)
@@ -195,7 +200,11 @@ func describe(t config.Target) (kind, chooses string) {
 		}
 		return "pods", chooses
 	case t.Service != nil:
-		return "service", t.Service.Namespace + "/" + t.Service.Name
+		chooses = t.Service.Namespace + "/" + t.Service.Name
+		if distribution != placement.ToAll {
+			chooses += fmt.Sprintf(" (%s)", distribution)
+		}
+		return "service", chooses
 	case t.Nodes != nil:
 		var parts []string
 		if t.Nodes.LabelSelector != nil {

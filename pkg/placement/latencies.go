@@ -38,6 +38,11 @@ type Target struct {
 	Weight      int
 	Aggregation Aggregation
 	Replicas    []Replica
+	// Distribution is which of the replicas count for a node.
+	Distribution Distribution
+	// ZoneOf is the zone of a node, empty if it has none. Distribution alone
+	// needs it; nil says that no node has one.
+	ZoneOf func(node string) string
 	// MaxRTT is the largest latency from a node that a pod may go to; 0 is no
 	// limit.
 	MaxRTT time.Duration
@@ -54,8 +59,8 @@ type Latencies struct {
 	informed bool
 }
 
-// NewLatencies computes the latency from every node to target out of the
-// estimates. Replicas without an estimate are left out, and where fewer than
+// NewLatencies computes the latency from every node to those replicas of target
+// that it leads to, out of the estimates. Replicas without an estimate are left out, and where fewer than
 // half of the replicas have one the latency is Unknown: a few near replicas
 // that happen to be measured must not stand for all. estimates may be nil.
 func NewLatencies(nodes *Nodes, target Target, estimates *latency.Estimator) *Latencies {
@@ -64,12 +69,16 @@ func NewLatencies(nodes *Nodes, target Target, estimates *latency.Estimator) *La
 		latency: make([]time.Duration, nodes.Len()),
 		basis:   make([]latency.Basis, nodes.Len()),
 	}
-	sums := make([]sum, nodes.Len())
+	sums, reaches := make([]sum, nodes.Len()), target.reaches(nodes)
 	places := estimates.Places(nodes.names)
 	var column []latency.Estimate
 	for _, replica := range target.Replicas {
 		column = estimates.To(replica.Node, places, column[:0])
+		zone := target.zoneOf(replica.Node)
 		for i, e := range column {
+			if reaches != nil && !reaches[i].leadsTo(replica.Node, zone) {
+				continue
+			}
 			sums[i].add(e, int64(max(replica.Count, 1)), target.Aggregation)
 		}
 	}

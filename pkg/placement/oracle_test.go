@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 // trips by ordered pair, nodes, targets, each replica on its own line.
 type world struct {
 	nodes   []string
+	zone    map[string]string
 	rtt     map[latency.Pair]time.Duration
 	stale   map[latency.Pair]bool
 	targets []worldTarget
@@ -22,17 +24,23 @@ type world struct {
 }
 
 type worldTarget struct {
-	weight      int
-	aggregation placement.Aggregation
-	replicas    []string // a node for each replica
-	limit       time.Duration
-	reject      bool // what is unknown
+	weight       int
+	aggregation  placement.Aggregation
+	distribution placement.Distribution
+	replicas     []string // a node for each replica
+	limit        time.Duration
+	reject       bool // what is unknown
 }
 
 func generate(r *rand.Rand) world {
-	w := world{rtt: map[latency.Pair]time.Duration{}, stale: map[latency.Pair]bool{}}
+	w := world{zone: map[string]string{}, rtt: map[latency.Pair]time.Duration{}, stale: map[latency.Pair]bool{}}
+	allZoned := r.IntN(3) > 0
 	for i := range 2 + r.IntN(12) {
-		w.nodes = append(w.nodes, fmt.Sprintf("node-%02d", i))
+		node := fmt.Sprintf("node-%02d", i)
+		w.nodes = append(w.nodes, node)
+		if allZoned || r.IntN(4) > 0 {
+			w.zone[node] = []string{"a", "b", "c"}[r.IntN(3)]
+		}
 	}
 	density := r.Float64()
 	// Few distinct values make ties.
@@ -49,8 +57,9 @@ func generate(r *rand.Rand) world {
 	}
 	for range 1 + r.IntN(3) {
 		t := worldTarget{
-			weight:      1 + r.IntN(5),
-			aggregation: []placement.Aggregation{placement.Mean, placement.Nearest, placement.Worst}[r.IntN(3)],
+			weight:       1 + r.IntN(5),
+			aggregation:  []placement.Aggregation{placement.Mean, placement.Nearest, placement.Worst}[r.IntN(3)],
+			distribution: []placement.Distribution{placement.ToAll, placement.ToAll, placement.PreferSameZone, placement.PreferSameNode}[r.IntN(4)],
 		}
 		if r.IntN(3) == 0 {
 			// Halfway between two values, where rounding decides nothing.
@@ -81,8 +90,30 @@ func (w world) latency(from, to string) (float64, bool) {
 	return 0, false
 }
 
-// to is the latency from node to all replicas of t, aggregated.
+// led is the replicas of t that kube-proxy on node leads to.
+func (w world) led(node string, t worldTarget) []string {
+	var here, zone []string
+	for _, replica := range t.replicas {
+		if replica == node {
+			here = append(here, replica)
+		}
+		if w.zone[replica] == w.zone[node] {
+			zone = append(zone, replica)
+		}
+	}
+	zoneless := slices.ContainsFunc(t.replicas, func(replica string) bool { return w.zone[replica] == "" })
+	switch {
+	case t.distribution == placement.PreferSameNode && len(here) > 0:
+		return here
+	case t.distribution != placement.ToAll && len(zone) > 0 && !zoneless:
+		return zone
+	}
+	return t.replicas
+}
+
+// to is the latency from node to the replicas of t, aggregated.
 func (w world) to(node string, t worldTarget) (float64, bool) {
+	t.replicas = w.led(node, t)
 	var known []float64
 	for _, replica := range t.replicas {
 		if l, ok := w.latency(node, replica); ok {
@@ -179,7 +210,10 @@ func (w world) costs() *placement.Costs {
 		for node, n := range count {
 			rs = append(rs, placement.Replica{Node: node, Count: n})
 		}
-		targets = append(targets, placement.Target{Weight: t.weight, Aggregation: t.aggregation, Replicas: rs, MaxRTT: t.limit, RejectUnknown: t.reject})
+		targets = append(targets, placement.Target{
+			Weight: t.weight, Aggregation: t.aggregation, Distribution: t.distribution, Replicas: rs,
+			ZoneOf: func(node string) string { return w.zone[node] }, MaxRTT: t.limit, RejectUnknown: t.reject,
+		})
 	}
 	return costs(w.nodes, estimates, targets...)
 }

@@ -10,7 +10,7 @@ import (
 func (x *Index) count(t *Target) {
 	if t.service != nil {
 		if service, err := x.services.Services(t.service.Namespace).Get(t.service.Name); err == nil {
-			t.pods = podSelector(service)
+			t.pods, t.distribution = podSelector(service), distributionOf(service)
 		}
 	}
 	if t.ofNamespace != nil && !t.ofNamespace.Empty() {

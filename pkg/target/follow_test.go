@@ -15,6 +15,7 @@ import (
 	clienttesting "k8s.io/client-go/testing"
 
 	"github.com/netlatency/netlatency/apis/config"
+	"github.com/netlatency/netlatency/pkg/placement"
 )
 
 func TestForAPod(t *testing.T) {
@@ -167,6 +168,55 @@ func TestAServiceWithoutASelectorRunsWhereItsEndpointSlicesSay(t *testing.T) {
 	becomes("a selector takes their place", map[string]int{"p": 1})
 	if s.watches != 0 {
 		t.Errorf("%d watches are left", s.watches)
+	}
+}
+
+func TestAServiceLeadsWhereItsTrafficDistributionSays(t *testing.T) {
+	distributed := func(value string, change ...func(*corev1.Service)) *corev1.Service {
+		s := service("qdrant", map[string]string{"app": "qdrant"})
+		s.Spec.TrafficDistribution = &value
+		for _, c := range change {
+			c(s)
+		}
+		return s
+	}
+	headless := func(s *corev1.Service) { s.Spec.ClusterIP = corev1.ClusterIPNone }
+	s := newStill(t, qdrantService())
+	s.put(distributed(corev1.ServiceTrafficDistributionPreferSameNode), pod("q-0", "a"))
+	if got := s.Sets()[0].Distribution; got != placement.PreferSameNode {
+		t.Errorf("before the handlers have synced: %q", got)
+	}
+	s.begin()
+	version := s.Sets()[0].Version
+	for _, step := range []struct {
+		name    string
+		service *corev1.Service
+		want    placement.Distribution
+		moved   bool
+	}{
+		{"as it was", distributed("PreferSameNode"), placement.PreferSameNode, false},
+		{"to the zone", distributed("PreferSameZone"), placement.PreferSameZone, true},
+		{"by its older name", distributed("PreferClose"), placement.PreferSameZone, false},
+		{"a value that is not known", distributed("PreferSameRack"), placement.ToAll, true},
+		{"to the zone again", distributed("PreferSameZone"), placement.PreferSameZone, true},
+		{"headless", distributed("PreferSameZone", headless), placement.ToAll, true},
+		{"to the node", distributed("PreferSameNode"), placement.PreferSameNode, true},
+		{"without", service("qdrant", map[string]string{"app": "qdrant"}), placement.ToAll, true},
+	} {
+		s.put(step.service)
+		set := s.Sets()[0]
+		if moved := set.Version > version; set.Distribution != step.want || moved != step.moved {
+			t.Errorf("%s: leads to %q, a new set: %t; want %q, %t", step.name, set.Distribution, moved, step.want, step.moved)
+		}
+		if diff := cmp.Diff(map[string]int{"a": 1}, counts(set)); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", step.name, diff)
+		}
+		version = set.Version
+	}
+	s.put(distributed("PreferSameZone"))
+	s.remove(pod("q-0", "a"))
+	if set := s.Sets()[0]; !set.Grace || set.Distribution != placement.PreferSameZone {
+		t.Errorf("in its grace: %+v", set)
 	}
 }
 

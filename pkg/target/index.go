@@ -16,6 +16,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"github.com/netlatency/netlatency/apis/config"
+	"github.com/netlatency/netlatency/pkg/placement"
 )
 
 // Grace is how long a target of which no replica is left keeps its last
@@ -58,10 +59,11 @@ type Target struct {
 	users  int
 	filled bool
 	members
-	selected map[string]bool // namespaces that ofNamespace chooses
-	set      *Set
-	graceEnd time.Time // zero unless set.Grace
-	watch    *watch    // of EndpointSlices, nil without
+	selected     map[string]bool        // namespaces that ofNamespace chooses
+	distribution placement.Distribution // of the Service
+	set          *Set
+	graceEnd     time.Time // zero unless set.Grace
+	watch        *watch    // of EndpointSlices, nil without
 }
 
 // NewIndex registers handlers for pods, nodes, Services and namespaces with
@@ -259,7 +261,7 @@ func (t *Target) Set() *Set {
 func (x *Index) afresh(c choice) *Set {
 	t := &Target{index: x, choice: c, members: newMembers()}
 	x.count(t)
-	return &Set{Replicas: t.replicas()}
+	return &Set{Replicas: t.replicas(), Distribution: t.distribution}
 }
 
 // Settle waits until Run has seen all that was there when it began, so that no
@@ -337,7 +339,7 @@ func (x *Index) fill(t *Target) {
 		x.watchIfUnselected(t)
 	}
 	if len(t.count) > 0 {
-		t.set = &Set{Version: 1, Replicas: t.replicas()}
+		t.set = &Set{Version: 1, Replicas: t.replicas(), Distribution: t.distribution}
 	}
 	x.publish(t)
 }
@@ -367,10 +369,10 @@ func (x *Index) changed(t *Target) {
 	switch {
 	case len(t.count) > 0:
 		t.graceEnd = time.Time{}
-		t.set = &Set{Version: t.set.Version + 1, Replicas: t.replicas()}
+		t.set = &Set{Version: t.set.Version + 1, Replicas: t.replicas(), Distribution: t.distribution}
 	case len(t.set.Replicas) > 0 && !t.set.Grace:
 		t.graceEnd = x.clock.Now().Add(Grace)
-		t.set = &Set{Version: t.set.Version + 1, Replicas: t.set.Replicas, Grace: true}
+		t.set = &Set{Version: t.set.Version + 1, Replicas: t.set.Replicas, Distribution: t.set.Distribution, Grace: true}
 		wakeUp(x.ending)
 	}
 	x.publish(t)

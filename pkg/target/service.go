@@ -12,6 +12,8 @@ import (
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
+
+	"github.com/netlatency/netlatency/pkg/placement"
 )
 
 func serviceName(t *Target) types.NamespacedName {
@@ -27,20 +29,48 @@ func podSelector(service *corev1.Service) labels.Selector {
 	return labels.SelectorFromSet(service.Spec.Selector)
 }
 
-func (x *Index) placeService(service *corev1.Service)  { x.reselect(service, podSelector(service)) }
-func (x *Index) removeService(service *corev1.Service) { x.reselect(service, labels.Nothing()) }
+// distributionOf is to which of its endpoints kube-proxy leads who calls a
+// Service. It has no say for a headless one, whose clients choose themselves.
+// Where endpoints come from elsewhere than a selector, their hints would count,
+// and the Service's own field does not.
+func distributionOf(service *corev1.Service) placement.Distribution {
+	if service.Spec.ClusterIP == corev1.ClusterIPNone || len(service.Spec.Selector) == 0 || service.Spec.TrafficDistribution == nil {
+		return placement.ToAll
+	}
+	switch *service.Spec.TrafficDistribution {
+	case corev1.ServiceTrafficDistributionPreferSameZone, corev1.ServiceTrafficDistributionPreferClose:
+		return placement.PreferSameZone
+	case corev1.ServiceTrafficDistributionPreferSameNode:
+		return placement.PreferSameNode
+	}
+	return placement.ToAll
+}
 
-// reselect lets the targets that are about service choose by selector, and
-// counts the pods of its namespace again if that is another one.
-func (x *Index) reselect(service *corev1.Service, selector labels.Selector) {
+func (x *Index) placeService(service *corev1.Service) {
+	x.reselect(service, podSelector(service), distributionOf(service))
+}
+
+func (x *Index) removeService(service *corev1.Service) {
+	x.reselect(service, labels.Nothing(), placement.ToAll)
+}
+
+// reselect lets the targets that are about service choose by selector and lead
+// to some of what is chosen, and counts the pods of its namespace again if the
+// selector is another one.
+func (x *Index) reselect(service *corev1.Service, selector labels.Selector, distribution placement.Distribution) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for t := range x.affected.services[types.NamespacedName{Namespace: service.Namespace, Name: service.Name}] {
+		redistributed := t.distribution != distribution
+		t.distribution = distribution
 		if t.pods.String() != selector.String() {
 			x.affected.remove(t)
 			t.pods = selector
 			x.affected.add(t)
-			x.recount(t)
+			redistributed = !x.recount(t) && redistributed
+		}
+		if redistributed && len(t.count) > 0 {
+			x.changed(t)
 		}
 		x.watchIfUnselected(t)
 	}
@@ -48,8 +78,8 @@ func (x *Index) reselect(service *corev1.Service, selector labels.Selector) {
 
 // recount counts all pods of t again. The lister may be ahead of the handler
 // for pods, whose events then change nothing, or something for the moment until
-// it has caught up.
-func (x *Index) recount(t *Target) {
+// it has caught up. It reports whether there is a new set.
+func (x *Index) recount(t *Target) bool {
 	stay := make(map[string]bool)
 	changed := false
 	x.eachPod(t, func(pod *corev1.Pod) {
@@ -61,6 +91,7 @@ func (x *Index) recount(t *Target) {
 	if changed {
 		x.changed(t)
 	}
+	return changed
 }
 
 // keepOnly drops the replicas of t that are not among stay.

@@ -18,6 +18,8 @@ type Set struct {
 	// Replicas, by node name, is how many ready replicas run on which node.
 	// A node target counts once for each node.
 	Replicas []placement.Replica
+	// Distribution is to which of them the Service that the target is leads.
+	Distribution placement.Distribution
 	// Grace says that none is ready any more, and Replicas is where they last
 	// were.
 	Grace bool

@@ -109,13 +109,15 @@ func (v *view) latenciesTo(w *want) *targetLatencies {
 		return known
 	}
 	t := w.Target
-	t.Replicas = set.Replicas
+	t.Replicas, t.Distribution, t.ZoneOf = set.Replicas, set.Distribution, v.zoneOf
 	now := &targetLatencies{set: set, Latencies: placement.NewLatencies(v.nodes, t, v.estimatesBy(w.statistic))}
 	v.mu.Lock()
 	v.latencies[w] = now
 	v.mu.Unlock()
 	return now
 }
+
+func (v *view) zoneOf(node string) string { return v.groups[node].Zone }
 
 // coverage is the newest latencies to the targets of rules, by name.
 func (v *view) coverage(rules []rule) map[string]*placement.Latencies {
