@@ -92,6 +92,20 @@ func (r results) addPeers(s samples) error {
 		}
 	}
 	const largest = "5000nodes/50targets"
+	ours, err := s.median("netlatency.Cycle/"+largest+"/warm", "ns/op")
+	if err != nil {
+		return err
+	}
+	theirs, err := s.median("peers.NetworkOverhead/"+largest, "ns/op")
+	if err != nil {
+		return err
+	}
+	if err := r.add("plugin_pods_per_second_5000_nodes", result{
+		Value: 1e9 / ours, Unit: throughput, Baseline: 1e9 / theirs, Better: higher,
+		BaselineName: byNetworkOverhead + "; what one processor lets through when it does nothing else",
+	}); err != nil {
+		return err
+	}
 	for _, p := range []struct {
 		name, part, metric, unit string
 		scale                    float64
