@@ -110,6 +110,23 @@ func TestScores(t *testing.T) {
 			want: map[string]int64{"a": 100, "b": 27},
 		},
 		{
+			name:    "a Service that leads to the replicas in the zone, though others be nearer",
+			targets: []config.Target{{Name: "qdrant", Weight: 1, Aggregation: config.AggregationMean, Service: &config.ServiceTarget{Namespace: "search", Name: "qdrant"}}},
+			objects: []runtime.Object{
+				zoned("a-1", "hetzner", "a"), zoned("store-a", "hetzner", "a"), zoned("b-1", "hetzner", "b"), zoned("store-b", "hetzner", "b"),
+				qdrant("q-0", "store-a"), qdrant("q-1", "store-b"),
+				&corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "search", Name: "qdrant"}, Spec: corev1.ServiceSpec{
+					Selector: map[string]string{"app": "qdrant"}, TrafficDistribution: new(corev1.ServiceTrafficDistributionPreferSameZone),
+				}},
+			},
+			measured: rtts{
+				{"a-1", "store-a"}: 4 * ms, {"a-1", "store-b"}: 1 * ms,
+				{"b-1", "store-a"}: 9 * ms, {"b-1", "store-b"}: 2 * ms,
+			},
+			feasible: []string{"a-1", "b-1"},
+			want:     map[string]int64{"a-1": 55, "b-1": 100},
+		},
+		{
 			name:     "a target that runs nowhere does not take the others along",
 			targets:  []config.Target{qdrantTarget(), gpuTarget()},
 			objects:  []runtime.Object{node("a"), node("b"), qdrant("q-0", "store")},
