@@ -22,7 +22,8 @@ import (
 //
 //   - filter: PreFilter and Filter of every node for a pod with a limit, which
 //     others have not, all nodes within it; not part of the rest;
-//   - score: the Score of every node alone, in a cycle that has begun;
+//   - score: the Score of every node and NormalizeScore, in a cycle that has
+//     begun;
 //   - warm: nothing has changed since the pod before;
 //   - target-moved: the target has, and this is the first pod after;
 //   - matrix-changed: the view that a new matrix makes necessary, which is made
@@ -73,17 +74,21 @@ func (s clusterSize) benchmarkCycle(b *testing.B) {
 	pod, limited := worker(), worker()
 	limited.Annotations = map[string]string{nearAnnotation: "storage maxRTT=1s"}
 	scores := make(fwk.NodeScoreList, len(infos))
-	cycle := func() {
-		state := framework.NewCycleState()
-		if status := c.plugin.PreScore(c.ctx, state, pod, infos); !status.IsSuccess() {
-			b.Fatal(status)
-		}
+	score := func(state fwk.CycleState) {
 		for i, info := range infos {
+			scores[i].Name = info.Node().Name
 			scores[i].Score, _ = c.plugin.Score(c.ctx, state, pod, info)
 		}
 		if status := c.plugin.NormalizeScore(c.ctx, state, pod, scores); !status.IsSuccess() {
 			b.Fatal(status)
 		}
+	}
+	cycle := func() {
+		state := framework.NewCycleState()
+		if status := c.plugin.PreScore(c.ctx, state, pod, infos); !status.IsSuccess() {
+			b.Fatal(status)
+		}
+		score(state)
 	}
 	b.Run("filter", func(b *testing.B) {
 		b.ReportAllocs()
@@ -106,9 +111,7 @@ func (s clusterSize) benchmarkCycle(b *testing.B) {
 		}
 		b.ReportAllocs()
 		for b.Loop() {
-			for i, info := range infos {
-				scores[i].Score, _ = c.plugin.Score(c.ctx, state, pod, info)
-			}
+			score(state)
 		}
 	})
 	b.Run("warm", func(b *testing.B) {

@@ -10,18 +10,19 @@ import (
 )
 
 // cycle is what is known in a scheduling cycle of the pod that is placed: the
-// same from PreFilter to Reserve, whatever is measured meanwhile. Filter and
-// Score recognise their cycle by the identity of the CycleState: to look the
-// cycle up in it by a key would allocate and take longer than all the rest,
-// 5000 times in a large cluster.
+// same from PreFilter to Reserve, whatever is measured meanwhile. Filter
+// recognises its cycle by the identity of the CycleState: to look the cycle up
+// in it by a key would allocate and take longer than all the rest, 5000 times in
+// a large cluster.
 type cycle struct {
 	state  fwk.CycleState
 	demand *demand
 	view   *view
 	costs  *placement.Costs
-	// feasible is the nodes that PreScore was given; nil without it. PreScore
-	// sets it before anything reads it.
-	feasible []string
+	// feasible is the nodes that PreScore was given, which the framework scores
+	// in the same order; nil without it. PreScore sets it before anything reads
+	// it.
+	feasible []fwk.NodeInfo
 }
 
 const cycleKey = Name
@@ -32,6 +33,17 @@ func (c *cycle) costOf(node *corev1.Node) time.Duration {
 		return c.costs.At(int(i))
 	}
 	return c.costs.Of(node.Name)
+}
+
+// costAt is what the pod costs on the i-th of the feasible nodes, which is
+// called name; on that of the name if the i-th is another one.
+func (c *cycle) costAt(i int, name string) time.Duration {
+	if i < len(c.feasible) {
+		if node := c.feasible[i].Node(); node != nil && node.Name == name {
+			return c.costOf(node)
+		}
+	}
+	return c.costs.Of(name)
 }
 
 // verdictOn is what the limits of the pod say of a node.

@@ -38,7 +38,9 @@ func (p *NetLatency) Reserve(ctx context.Context, state fwk.CycleState, pod *cor
 	// Rank is for who asks: it takes a look at every node.
 	var feasible []string
 	if p.args.AnnotatePlacement {
-		feasible = c.feasible
+		for _, node := range c.feasible {
+			feasible = append(feasible, node.Node().Name)
+		}
 	}
 	e := c.costs.Explain(nodeName, feasible)
 	kept := ""

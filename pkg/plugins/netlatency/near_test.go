@@ -274,7 +274,7 @@ func FuzzNear(f *testing.F) {
 		if err != nil && !cmp.Equal(want, scores) {
 			t.Errorf("scores are %v, want those by the rules, %v", scores, want)
 		}
-		for _, where := range []string{"PreFilter", "PreScore", "Score", "NormalizeScore", "pods"} {
+		for _, where := range []string{"PreFilter", "PreScore", "NormalizeScore", "pods"} {
 			if counted(t, c.plugin.metrics.panics.WithLabelValues(c.plugin.metrics.profile, where)) > 0 {
 				t.Fatalf("a panic in %s", where)
 			}

@@ -3,7 +3,6 @@ package netlatency
 import (
 	"context"
 	"fmt"
-	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -20,6 +19,7 @@ import (
 	schedulerconfig "k8s.io/kubernetes/pkg/scheduler/apis/config"
 	"k8s.io/kubernetes/pkg/scheduler/framework"
 	st "k8s.io/kubernetes/pkg/scheduler/testing"
+	tf "k8s.io/kubernetes/pkg/scheduler/testing/framework"
 	"k8s.io/utils/clock"
 
 	"github.com/netlatency/netlatency/apis/config"
@@ -343,12 +343,6 @@ func TestSignPod(t *testing.T) {
 	})
 }
 
-// noNode is a NodeInfo whose node has gone, as a cache that is wrong may hand
-// it out.
-type noNode struct{ fwk.NodeInfo }
-
-func (noNode) Node() *corev1.Node { return nil }
-
 // brokenLister stands for a dependency that panics.
 type brokenLister struct{ corelisters.NodeLister }
 
@@ -376,14 +370,16 @@ func TestAPanicIsNeutral(t *testing.T) {
 		}
 		wantCounted(t, c, "PreScore")
 	})
-	t.Run("Score knows nothing of the node", func(t *testing.T) {
+	t.Run("NormalizeScore leaves no cost behind", func(t *testing.T) {
 		c := setUp(t)
 		state := framework.NewCycleState()
-		c.plugin.PreScore(c.ctx, state, worker(), nil)
-		score, status := c.plugin.Score(c.ctx, state, worker(), noNode{})
-		if !status.IsSuccess() || score != math.MaxInt64 {
-			t.Errorf("raw score is %d (%v)", score, status)
+		c.plugin.PreScore(c.ctx, state, worker(), tf.BuildNodeInfos(c.nodes))
+		c.plugin.cycleOf(state).costs = nil
+		scores := fwk.NodeScoreList{{Name: "a", Score: 7}}
+		if status := c.plugin.NormalizeScore(c.ctx, state, worker(), scores); !status.IsSuccess() || scores[0].Score != 0 {
+			t.Errorf("scores are %v (%v)", scores, status)
 		}
+		wantCounted(t, c, "NormalizeScore")
 	})
 	t.Run("SignPod does without batching", func(t *testing.T) {
 		c := setUp(t)

@@ -319,20 +319,36 @@ func TestScoreOfAnotherCycle(t *testing.T) {
 	tests := []struct {
 		name  string
 		state fwk.CycleState
-		want  int64
+		want  []int64
 	}{
-		{"the last that was prepared", second, int64(7 * ms)},
-		{"an earlier one keeps the costs it began with", first, int64(1 * ms)},
-		{"so does a clone", first.Clone(), int64(1 * ms)},
-		{"one that was not prepared knows nothing", framework.NewCycleState(), math.MaxInt64},
+		{"the last that was prepared", second, []int64{31, 100}},
+		{"an earlier one keeps the costs it began with", first, []int64{100, 55}},
+		{"so does a clone", first.Clone(), []int64{100, 55}},
+		{"one that was not prepared knows nothing", framework.NewCycleState(), []int64{0, 0}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			got, status := c.plugin.Score(c.ctx, tt.state, worker(), nodes[0])
-			if !status.IsSuccess() || got != tt.want {
-				t.Errorf("raw score is %d (%v), want %d", got, status, tt.want)
+			scores := fwk.NodeScoreList{{Name: "a"}, {Name: "b"}}
+			status := c.plugin.NormalizeScore(c.ctx, tt.state, worker(), scores)
+			if !status.IsSuccess() || scores[0].Score != tt.want[0] || scores[1].Score != tt.want[1] {
+				t.Errorf("scores are %v (%v), want %d", scores, status, tt.want)
 			}
 		})
+	}
+}
+
+func TestScoresAreOfTheNodesThatTheyName(t *testing.T) {
+	c := newCluster(t, setting{args: newArgs(qdrantTarget()), objects: []runtime.Object{node("a"), node("b"), qdrant("q-0", "store")}})
+	c.measure(rtts{{"a", "store"}: 1 * ms, {"b", "store"}: 2 * ms})
+	state := framework.NewCycleState()
+	c.plugin.PreScore(c.ctx, state, worker(), tf.BuildNodeInfos(c.nodes))
+	scores := fwk.NodeScoreList{{Name: "b"}, {Name: "a"}, {Name: "nobody"}} // in another order than PreScore's
+	want := fwk.NodeScoreList{{Name: "b", Score: 55}, {Name: "a", Score: 100}, {Name: "nobody", Score: 0}}
+	if status := c.plugin.NormalizeScore(c.ctx, state, worker(), scores); !status.IsSuccess() {
+		t.Error(status)
+	}
+	if diff := cmp.Diff(want, scores); diff != "" {
+		t.Errorf("scores (-want +got):\n%s", diff)
 	}
 }
 
@@ -366,6 +382,9 @@ func TestScoringAllocatesNothingForANode(t *testing.T) {
 		t.Fatal(status.AsError())
 	}
 	scores := make(fwk.NodeScoreList, len(nodes))
+	for i, n := range nodes {
+		scores[i].Name = n.Node().Name
+	}
 	allocs := testing.AllocsPerRun(100, func() {
 		for i, n := range nodes {
 			scores[i].Score, _ = c.plugin.Score(c.ctx, state, pod, n)
