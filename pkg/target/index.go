@@ -39,6 +39,7 @@ type Index struct {
 	configured []*Target              // by place; nil for one that differs from pod to pod
 	ending     chan struct{}          // a grace period has begun
 	moved      []chan<- struct{}
+	guard      func(what string, handle func())
 
 	mu       sync.Mutex
 	ctx      context.Context // of Run, for watches; nil before it has started
@@ -84,6 +85,7 @@ func NewIndex(targets []config.Target, factory informers.SharedInformerFactory, 
 		ending:     make(chan struct{}, 1),
 		targets:    make(map[string]*Target),
 		affected:   newAffected(),
+		guard:      func(_ string, handle func()) { handle() },
 	}
 	for _, t := range targets {
 		if t.Pods != nil && len(t.Pods.MatchLabelKeys) > 0 {
@@ -110,10 +112,10 @@ func NewIndex(targets []config.Target, factory informers.SharedInformerFactory, 
 		informer cache.SharedIndexInformer
 		handler  cache.ResourceEventHandler
 	}{
-		{core.Services().Informer(), handler(x.placeService, x.removeService)},
-		{core.Namespaces().Informer(), handler(x.placeNamespace, x.removeNamespace)},
-		{core.Pods().Informer(), handler(x.placePod, x.removePod)},
-		{core.Nodes().Informer(), handler(x.placeNode, x.removeNode)},
+		{core.Services().Informer(), handler(x, "services", x.placeService, x.removeService)},
+		{core.Namespaces().Informer(), handler(x, "namespaces", x.placeNamespace, x.removeNamespace)},
+		{core.Pods().Informer(), handler(x, "pods", x.placePod, x.removePod)},
+		{core.Nodes().Informer(), handler(x, "nodes", x.placeNode, x.removeNode)},
 	} {
 		registration, err := watched.informer.AddEventHandler(watched.handler)
 		if err != nil {
@@ -128,26 +130,27 @@ func NewIndex(targets []config.Target, factory informers.SharedInformerFactory, 
 // target. It must be called before Run.
 func (x *Index) Notify(moved chan<- struct{}) { x.moved = append(x.moved, moved) }
 
+// Guard has run call what the handlers do with an object, of the kind that what
+// says, so that run may recover from a panic there: client-go takes one in a
+// handler for the end of the process. What the object would have changed is
+// then as it was. It must be called before the informers start.
+func (x *Index) Guard(run func(what string, handle func())) { x.guard = run }
+
 // handler calls place for what is there and remove for what is gone.
-func handler[T any](place, remove func(T)) cache.ResourceEventHandler {
+func handler[T any](x *Index, what string, place, remove func(T)) cache.ResourceEventHandler {
+	call := func(handle func(T), object any) {
+		if o, ok := object.(T); ok {
+			x.guard(what, func() { handle(o) })
+		}
+	}
 	return cache.ResourceEventHandlerFuncs{
-		AddFunc: func(object any) {
-			if o, ok := object.(T); ok {
-				place(o)
-			}
-		},
-		UpdateFunc: func(_, object any) {
-			if o, ok := object.(T); ok {
-				place(o)
-			}
-		},
+		AddFunc:    func(object any) { call(place, object) },
+		UpdateFunc: func(_, object any) { call(place, object) },
 		DeleteFunc: func(object any) {
 			if tombstone, ok := object.(cache.DeletedFinalStateUnknown); ok {
 				object = tombstone.Obj
 			}
-			if o, ok := object.(T); ok {
-				remove(o)
-			}
+			call(remove, object)
 		},
 	}
 }

@@ -369,7 +369,7 @@ func TestADeletionThatWasMissed(t *testing.T) {
 	s := newStill(t, qdrantPods())
 	s.put(pod("q-0", "a"), pod("q-1", "b"))
 	s.begin()
-	handler(s.placePod, s.removePod).OnDelete(cache.DeletedFinalStateUnknown{Key: "search/q-0", Obj: pod("q-0", "a")})
+	handler(s.Index, "pods", s.placePod, s.removePod).OnDelete(cache.DeletedFinalStateUnknown{Key: "search/q-0", Obj: pod("q-0", "a")})
 	if diff := cmp.Diff(map[string]int{"b": 1}, counts(s.Sets()[0])); diff != "" {
 		t.Errorf("after the tombstone (-want +got):\n%s", diff)
 	}

@@ -152,7 +152,7 @@ func (x *Index) watchIfUnselected(t *Target) {
 	}
 	w := &watch{slices: informer.GetStore()}
 	follow := func(*discoveryv1.EndpointSlice) { x.follow(t, w) }
-	registration, err := informer.AddEventHandler(handler(follow, follow))
+	registration, err := informer.AddEventHandler(handler(x, "endpointslices", follow, follow))
 	if err != nil {
 		logger.Error(err, "Cannot watch the EndpointSlices of a target")
 		return

@@ -3,6 +3,7 @@ package integration
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -58,7 +59,6 @@ type placementTest struct {
 
 func startPlacement(t *testing.T) *placementTest {
 	t.Helper()
-	p := &placementTest{dir: t.TempDir()}
 	var nodes []cluster.NodeSpec
 	for i := range placementNodes + stores {
 		room := corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("1"), corev1.ResourceMemory: resource.MustParse("4Gi")}
@@ -68,8 +68,16 @@ func startPlacement(t *testing.T) *placementTest {
 		}
 		nodes = append(nodes, spec)
 	}
+	return startPlacementOn(t, cluster.Options{Nodes: nodes})
+}
+
+// startPlacementOn starts a cluster of nodes that nobody runs.
+func startPlacementOn(t *testing.T, options cluster.Options) *placementTest {
+	t.Helper()
+	p := &placementTest{dir: t.TempDir()}
+	options.Dir, options.BinDir = filepath.Join(p.dir, "cluster"), os.Getenv(variableBinDir)
 	var err error
-	if p.Cluster, err = cluster.Start(t.Context(), cluster.Options{Dir: filepath.Join(p.dir, "cluster"), BinDir: os.Getenv(variableBinDir), Nodes: nodes}); err != nil {
+	if p.Cluster, err = cluster.Start(t.Context(), options); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(p.Stop)
@@ -105,24 +113,32 @@ func rttOf(i, store int) time.Duration {
 // or reversed.
 func (p *placementTest) record(t *testing.T, reversed bool) (pairs int) {
 	t.Helper()
-	now := time.Now()
-	measured := make(map[latency.Pair]latency.Distribution)
-	put := func(from, to string, rtt time.Duration) {
-		measured[latency.Pair{Node: from, Peer: to}] = latency.Distribution{Mean: rtt, P50: rtt, P90: rtt, P99: rtt, Min: rtt, Samples: 1000, Sent: 1000, Newest: now}
-	}
+	rtts := make(map[latency.Pair]time.Duration)
 	for i := range placementNodes {
 		at := i
 		if reversed {
 			at = placementNodes - 1 - i
 		}
 		for store := range stores {
-			put(nodeName(i), nodeName(placementNodes+store), rttOf(at, store))
+			rtts[latency.Pair{Node: nodeName(i), Peer: nodeName(placementNodes + store)}] = rttOf(at, store)
 		}
 	}
 	if reversed { // so that it can be seen when this is what the scheduler knows
-		put(nodeName(placementNodes), nodeName(placementNodes+1), time.Millisecond)
+		rtts[latency.Pair{Node: nodeName(placementNodes), Peer: nodeName(placementNodes + 1)}] = time.Millisecond
 	}
-	path := filepath.Join(p.dir, "matrix.jsonl")
+	p.recordRTTs(t, rtts)
+	return len(rtts)
+}
+
+// recordRTTs writes what a scheduler reads as measured.
+func (p *placementTest) recordRTTs(t *testing.T, rtts map[latency.Pair]time.Duration) {
+	t.Helper()
+	now := time.Now()
+	measured := make(map[latency.Pair]latency.Distribution)
+	for pair, rtt := range rtts {
+		measured[pair] = latency.Distribution{Mean: rtt, P50: rtt, P90: rtt, P99: rtt, Min: rtt, Samples: 1000, Sent: 1000, Newest: now}
+	}
+	path := p.recording()
 	f, err := os.Create(path + ".new")
 	if err != nil {
 		t.Fatal(err)
@@ -136,7 +152,6 @@ func (p *placementTest) record(t *testing.T, reversed bool) (pairs int) {
 	if err := os.Rename(path+".new", path); err != nil {
 		t.Fatal(err)
 	}
-	return len(measured)
 }
 
 // scheduler is a process of ours that serves a profile.
@@ -149,12 +164,7 @@ type scheduler struct {
 // stop is called. Nothing but latency tells nodes apart.
 func (p *placementTest) schedule(t *testing.T, parallelism int) (s *scheduler, stop func()) {
 	t.Helper()
-	s = &scheduler{profile: "netlatency-scheduler"}
-	kubeconfig, configuration := filepath.Join(p.dir, "kubeconfig"), filepath.Join(p.dir, "scheduler.yaml")
-	if err := p.WriteKubeconfig(kubeconfig, p.URL()); err != nil {
-		t.Fatal(err)
-	}
-	text := fmt.Sprintf(`
+	return p.scheduleBy(t, fmt.Sprintf(`
 apiVersion: kubescheduler.config.k8s.io/v1
 kind: KubeSchedulerConfiguration
 parallelism: %d
@@ -178,8 +188,22 @@ profiles:
       targets:
       - name: qdrant
         pods: {labelSelector: {matchLabels: {app: qdrant}}}
-`, parallelism, kubeconfig, s.profile, filepath.Join(p.dir, "matrix.jsonl"))
-	if err := os.WriteFile(configuration, []byte(text), 0o600); err != nil {
+`, parallelism, p.kubeconfig(), sandbox.SchedulerName, p.recording()))
+}
+
+func (p *placementTest) kubeconfig() string { return filepath.Join(p.dir, "kubeconfig") }
+func (p *placementTest) recording() string  { return filepath.Join(p.dir, "matrix.jsonl") }
+
+// scheduleBy runs the scheduler as configuration says, with the kubeconfig that
+// it names, until the test ends or stop is called.
+func (p *placementTest) scheduleBy(t *testing.T, configuration string) (s *scheduler, stop func()) {
+	t.Helper()
+	s = &scheduler{profile: sandbox.SchedulerName}
+	path := filepath.Join(p.dir, "scheduler.yaml")
+	if err := errors.Join(
+		p.WriteKubeconfig(p.kubeconfig(), p.URL()),
+		os.WriteFile(path, []byte(configuration), 0o600),
+	); err != nil {
 		t.Fatal(err)
 	}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -195,7 +219,7 @@ profiles:
 	}
 	// The port is of the tests' own network, in which nobody else listens.
 	command := exec.CommandContext(t.Context(), filepath.Join(os.Getenv(variableBinDir), cluster.Scheduler.Name),
-		"--config", configuration, "--bind-address", "127.0.0.1", "--secure-port", strconv.Itoa(port),
+		"--config", path, "--bind-address", "127.0.0.1", "--secure-port", strconv.Itoa(port),
 		"--authorization-always-allow-paths", "/metrics", "--authentication-tolerate-lookup-failure")
 	command.Stdout, command.Stderr = log, log
 	command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -256,15 +280,20 @@ func (s *scheduler) metrics(ctx context.Context) (map[string]*dto.MetricFamily, 
 // runQdrant moves the only pod of Qdrant to a store.
 func (p *placementTest) runQdrant(t *testing.T, store int) {
 	t.Helper()
+	p.runQdrantOn(t, nodeName(placementNodes+store))
+}
+
+func (p *placementTest) runQdrantOn(t *testing.T, node string) {
+	t.Helper()
 	pods := p.Client().CoreV1().Pods(placementSpace)
 	if err := pods.DeleteCollection(t.Context(), metav1.DeleteOptions{GracePeriodSeconds: new(int64(0))}, metav1.ListOptions{LabelSelector: "app=qdrant"}); err != nil {
 		t.Fatal(err)
 	}
-	name := fmt.Sprintf("qdrant-%d-%d", store, time.Now().UnixNano())
+	name := fmt.Sprintf("qdrant-%s-%d", node, time.Now().UnixNano())
 	_, err := pods.Create(t.Context(), &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"app": "qdrant"}},
 		Spec: corev1.PodSpec{
-			NodeName:    nodeName(placementNodes + store),
+			NodeName:    node,
 			Tolerations: []corev1.Toleration{{Operator: corev1.TolerationOpExists}},
 			Containers:  []corev1.Container{{Name: "qdrant", Image: "qdrant"}},
 		},

@@ -277,6 +277,12 @@ func (c *cluster) scoreIn(f framework.Framework, pod *corev1.Pod, feasible ...st
 			nodes = append(nodes, info)
 		}
 	}
+	return c.scoreOver(f, pod, nodes)
+}
+
+// scoreOver is score over nodes, in their order.
+func (c *cluster) scoreOver(f framework.Framework, pod *corev1.Pod, nodes []fwk.NodeInfo) map[string]int64 {
+	c.t.Helper()
 	state := framework.NewCycleState()
 	if status := f.RunPreScorePlugins(c.ctx, state, pod, nodes); !status.IsSuccess() {
 		c.t.Fatalf("PreScore: %v", status.AsError())

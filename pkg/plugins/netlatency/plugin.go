@@ -105,6 +105,7 @@ func newFactory(open opener, clock clock.Clock) frameworkruntime.PluginFactory {
 // current, which ends with ctx. The scheduler gives a context that lasts as
 // long as it does, and starts the informers later.
 func newPlugin(ctx context.Context, args *config.NetLatencyArgs, handle fwk.Handle, feeds *feeds, publishers *publishers, clock clock.Clock) (*NetLatency, error) {
+	ctx = klog.NewContext(ctx, klog.FromContext(ctx).WithValues("plugin", Name, "profile", handle.ProfileName()))
 	factory := handle.SharedInformerFactory()
 	if factory == nil {
 		return nil, errors.New("the scheduler has no informers: NetLatency needs pods and nodes")
@@ -133,7 +134,10 @@ func newPlugin(ctx context.Context, args *config.NetLatencyArgs, handle fwk.Hand
 		moved:    make(chan struct{}, 1),
 	}
 	targets.Notify(p.moved)
-	registration, err := factory.Core().V1().Nodes().Informer().AddEventHandler(p.nodeHandler())
+	targets.Guard(func(what string, handle func()) {
+		p.metrics.guard(ctx, what, func(context.Context) { handle() })
+	})
+	registration, err := factory.Core().V1().Nodes().Informer().AddEventHandler(p.nodeHandler(ctx))
 	if err != nil {
 		return nil, fmt.Errorf("watch nodes: %w", err)
 	}
@@ -141,7 +145,6 @@ func newPlugin(ctx context.Context, args *config.NetLatencyArgs, handle fwk.Hand
 	if _, err := factory.Core().V1().Pods().Informer().AddEventHandler(p.podHandler(ctx)); err != nil {
 		return nil, fmt.Errorf("watch pods: %w", err)
 	}
-	ctx = klog.NewContext(ctx, klog.FromContext(ctx).WithValues("plugin", Name, "profile", handle.ProfileName()))
 	if p.feed, err = feeds.subscribe(ctx, args, handle.ClientSet(), targets.Nodes, p.metrics, p.wake); err != nil {
 		return nil, err
 	}

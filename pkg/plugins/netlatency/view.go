@@ -255,16 +255,18 @@ func (v *view) statistics() []latency.Statistic {
 
 // nodeHandler asks for a new view when a node comes or goes or changes its
 // group.
-func (p *NetLatency) nodeHandler() cache.ResourceEventHandler {
+func (p *NetLatency) nodeHandler(ctx context.Context) cache.ResourceEventHandler {
 	return cache.ResourceEventHandlerFuncs{
 		AddFunc:    func(any) { wakeUp(p.wake) },
 		DeleteFunc: func(any) { wakeUp(p.wake) },
 		UpdateFunc: func(before, after any) {
 			was, ok1 := before.(*corev1.Node)
 			is, ok2 := after.(*corev1.Node)
-			if ok1 && ok2 && topology.GroupOf(was, p.args.ProviderLabels) != topology.GroupOf(is, p.args.ProviderLabels) {
-				wakeUp(p.wake)
-			}
+			p.metrics.guard(ctx, "nodes", func(context.Context) {
+				if ok1 && ok2 && topology.GroupOf(was, p.args.ProviderLabels) != topology.GroupOf(is, p.args.ProviderLabels) {
+					wakeUp(p.wake)
+				}
+			})
 		},
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"helm.sh/helm/v3/pkg/engine"
 	"helm.sh/helm/v3/pkg/releaseutil"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/yaml"
 )
 
 // InstallChart renders the chart in a directory as `helm install` would, with
@@ -77,6 +78,28 @@ func renderChart(dir, release, namespace string, values map[string]any, capabili
 		objects = append(objects, found...)
 	}
 	return objects, nil
+}
+
+// SchedulerConfiguration is the KubeSchedulerConfiguration that the chart in a
+// directory makes of values, for who runs a scheduler without its Deployment.
+func SchedulerConfiguration(dir string, values map[string]any) (map[string]any, error) {
+	objects, err := renderChart(dir, "netlatency", "netlatency", values, chartutil.DefaultCapabilities)
+	if err != nil {
+		return nil, err
+	}
+	const file = "scheduler-config.yaml"
+	for _, o := range objects {
+		text, found, _ := unstructured.NestedString(o.Object, "data", file)
+		if o.GetKind() != "ConfigMap" || !found {
+			continue
+		}
+		var configuration map[string]any
+		if err := yaml.Unmarshal([]byte(text), &configuration); err != nil {
+			return nil, fmt.Errorf("read %s of chart %s: %w", file, dir, err)
+		}
+		return configuration, nil
+	}
+	return nil, fmt.Errorf("chart %s has no ConfigMap with %s", dir, file)
 }
 
 // notesFile is the text that Helm prints after an installation.
