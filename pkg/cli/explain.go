@@ -83,14 +83,14 @@ type explanation struct {
 }
 
 type nodeReport struct {
-	Node      string                    `json:"node"`
-	Provider  string                    `json:"provider,omitempty"`
-	Cost      *float64                  `json:"cost_ms,omitempty"`
-	Targets   []netlatency.TargetRecord `json:"targets,omitempty"`
-	Total     int64                     `json:"score"`
-	Scores    map[string]int64          `json:"scores,omitempty"`
-	RefusedBy string                    `json:"refused_by,omitempty"`
-	Reason    string                    `json:"reason,omitempty"`
+	Node      string                   `json:"node"`
+	Provider  string                   `json:"provider,omitempty"`
+	Cost      *float64                 `json:"cost_ms,omitempty"`
+	Targets   []placement.TargetRecord `json:"targets,omitempty"`
+	Total     int64                    `json:"score"`
+	Scores    map[string]int64         `json:"scores,omitempty"`
+	RefusedBy string                   `json:"refused_by,omitempty"`
+	Reason    string                   `json:"reason,omitempty"`
 }
 
 func (o *explainOptions) run(ctx context.Context, name string) error {
@@ -160,9 +160,9 @@ func explain(pod *corev1.Pod, p profile, result *simulation.Result, providers ma
 	nearest := placement.Unknown
 	plugins := make(map[string]bool)
 	for _, n := range result.Nodes {
-		r := nodeReport{Node: n.Name, Provider: providers[n.Name], Cost: milliseconds(n.Cost), Total: n.Total, Scores: n.Scores, RefusedBy: n.RefusedBy, Reason: n.Reason}
-		for _, part := range n.Parts {
-			r.Targets = append(r.Targets, netlatency.TargetRecord{Name: part.Target, MS: milliseconds(part.Latency), Weight: part.Weight, Basis: part.Basis.String()})
+		r := nodeReport{
+			Node: n.Name, Provider: providers[n.Name], Cost: placement.Milliseconds(n.Cost), Targets: placement.RecordParts(n.Parts),
+			Total: n.Total, Scores: n.Scores, RefusedBy: n.RefusedBy, Reason: n.Reason,
 		}
 		for plugin := range n.Scores {
 			plugins[plugin] = true

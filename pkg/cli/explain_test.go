@@ -101,8 +101,8 @@ func TestExplainShowsWhatANodeCostsAndWhoRefusesIt(t *testing.T) {
 	want := strings.TrimPrefix(`
            NODE   PROVIDER     COST [ms]   QDRANT    GPU   LATENCY'S SCORE   TOTAL   REFUSED BY
 now best   g-2    gthost            1.26     0.22   4.40              1000    1435
-is on      h-1    hetzner           3.02     2.20   5.50               460     895
-           h-2    hetzner           3.30     2.20   6.60               420     855
+is on      h-1    hetzner           3.02     2.20   5.50               880    1315
+           h-2    hetzner           3.30     2.20   6.60               870    1305
            g-1    gthost            1.10        0   4.40                 -       -   NodeResourcesFit: Insufficient cpu
            n-1    neuralrack        3.30     4.40      0                 -       -   TaintToleration: node(s) had untolerated taint(s)
 

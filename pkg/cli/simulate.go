@@ -211,7 +211,7 @@ func (o *simulateOptions) play(ctx context.Context, f *facts, p profile, schedul
 		s.Assume(pod, chosen.Name)
 		place := places[chosen.Name]
 		if place == nil {
-			place = &placeForecast{Provider: providers[chosen.Name], Node: chosen.Name, Cost: milliseconds(chosen.Cost)}
+			place = &placeForecast{Provider: providers[chosen.Name], Node: chosen.Name, Cost: placement.Milliseconds(chosen.Cost)}
 			places[chosen.Name] = place
 		}
 		place.Pods++
@@ -226,7 +226,7 @@ func (o *simulateOptions) play(ctx context.Context, f *facts, p profile, schedul
 		return cmp.Or(cmp.Compare(a.Provider, b.Provider), cmp.Compare(b.Pods, a.Pods), cmp.Compare(a.Node, b.Node))
 	})
 	if known > 0 {
-		result.MeanCost = milliseconds(sum / time.Duration(known))
+		result.MeanCost = placement.Milliseconds(sum / time.Duration(known))
 	}
 	return result, nil
 }

@@ -8,13 +8,10 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"time"
 	"unicode/utf8"
 
 	"golang.org/x/term"
 	"sigs.k8s.io/yaml"
-
-	"github.com/netlatency/netlatency/pkg/placement"
 )
 
 // Formats of output.
@@ -133,12 +130,4 @@ func (p painter) paint(f field) string {
 	share := math.Log(max(*f.heat, coldest)/coldest) / math.Log(hottest/coldest)
 	colour := heat[min(int(share*float64(len(heat))), len(heat)-1)]
 	return fmt.Sprintf("\x1b[38;5;%dm%s\x1b[0m", colour, f.text)
-}
-
-// milliseconds is d to the microsecond; nil if it is unknown.
-func milliseconds(d time.Duration) *float64 {
-	if d == placement.Unknown {
-		return nil
-	}
-	return new(ms(d.Round(time.Microsecond)))
 }

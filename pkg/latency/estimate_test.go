@@ -368,3 +368,14 @@ func TestANilEstimatorKnowsOnlyThatANodeIsNearItself(t *testing.T) {
 		t.Errorf("two nodes: %v", got.Basis)
 	}
 }
+
+func TestWhatIsImpossibleIsNotMeasured(t *testing.T) {
+	now := time.Unix(2000, 0)
+	for name, mean := range map[string]time.Duration{"negative": -1, "absurd": math.MaxInt64, "the least there is": math.MinInt64} {
+		observed := map[latency.Pair]latency.Distribution{{Node: "a", Peer: "b"}: {Mean: mean, Samples: 10, Newest: now}}
+		e := latency.NewEstimator(latency.NewMatrix(now, observed), latency.Statistic{}, time.Minute, nil, now)
+		if got := e.Estimate("a", "b"); got.Basis != latency.Unknown {
+			t.Errorf("%s: estimate is %+v, want Unknown", name, got)
+		}
+	}
+}

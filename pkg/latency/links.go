@@ -42,6 +42,10 @@ func (a *adjacency) find(node, peer int32) *link {
 	return &row[at]
 }
 
+// mostLatency is more than any statistic makes of round trips of MaxRTT, and
+// little enough for the sum over all replicas of all targets.
+const mostLatency = 10 * MaxRTT
+
 // newLinks reads matrix. The nodes are those of the matrix and of groups.
 func newLinks(matrix *Matrix, statistic Statistic, groups map[string]NodeGroup, fresh func(*Distribution) bool) *links {
 	l := &links{index: make(map[string]int32)}
@@ -69,8 +73,13 @@ func newLinks(matrix *Matrix, statistic Statistic, groups map[string]NodeGroup, 
 		if row, ok := matrix.place(name); ok { // rows of the matrix are in the order of names
 			for k := range matrix.rows[row] {
 				c := &matrix.rows[row][k]
-				if fresh(&c.Distribution) {
-					l.out.links = append(l.out.links, link{at[c.peer], float32(c.meanError()), float64(statistic.Latency(c.Distribution))})
+				if !fresh(&c.Distribution) {
+					continue
+				}
+				// Sources drop what is impossible. Should one not, it is as good as
+				// not measured: a negative latency would be the nearest of all.
+				if value := statistic.Latency(c.Distribution); value >= 0 && value <= mostLatency {
+					l.out.links = append(l.out.links, link{at[c.peer], float32(c.meanError()), float64(value)})
 				}
 			}
 		}

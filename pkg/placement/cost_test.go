@@ -82,6 +82,7 @@ func TestCostOfANode(t *testing.T) {
 			2 * ms,
 		},
 		{"half of the replicas known is enough", "b", []placement.Target{qdrant(placement.Mean, "q1", "q2")}, 4 * ms},
+		{"the worst of those of which one is unknown may be any", "b", []placement.Target{qdrant(placement.Worst, "q1", "q2")}, placement.Unknown},
 		{"under half known is Unknown", "b", []placement.Target{qdrant(placement.Nearest, "q1", "q2", "q3")}, placement.Unknown},
 		{
 			"the half is of replicas, not of nodes",

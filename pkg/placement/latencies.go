@@ -59,11 +59,33 @@ type Latencies struct {
 	informed bool
 }
 
+// MaxReplicaNodes is of how many nodes of a target the latencies are made. Of
+// more, every so many-th counts: what a target costs to compute grows with its
+// nodes, a pod may wait for it, and a mean over a few hundred is as good as one
+// over thousands.
+const MaxReplicaNodes = 256
+
+// counted is the replicas of t that latencies are made of.
+func (t *Target) counted() []Replica {
+	n := len(t.Replicas)
+	if n <= MaxReplicaNodes {
+		return t.Replicas
+	}
+	some := make([]Replica, MaxReplicaNodes)
+	for i := range some {
+		some[i] = t.Replicas[i*n/MaxReplicaNodes]
+	}
+	return some
+}
+
 // NewLatencies computes the latency from every node to those replicas of target
-// that it leads to, out of the estimates. Replicas without an estimate are left out, and where fewer than
-// half of the replicas have one the latency is Unknown: a few near replicas
-// that happen to be measured must not stand for all. estimates may be nil.
+// that it leads to, out of the estimates. Replicas without an estimate are left
+// out, and where fewer than half of the replicas have one the latency is
+// Unknown: a few near replicas that happen to be measured must not stand for
+// all. Worst is Unknown where a single one has none, which may be the worst.
+// estimates may be nil.
 func NewLatencies(nodes *Nodes, target Target, estimates *latency.Estimator) *Latencies {
+	target.Replicas = target.counted()
 	l := &Latencies{
 		target:  target,
 		latency: make([]time.Duration, nodes.Len()),
@@ -118,11 +140,10 @@ func (s *sum) add(e latency.Estimate, count int64, aggregation Aggregation) {
 }
 
 func (s *sum) aggregated(aggregation Aggregation) (time.Duration, latency.Basis) {
-	if s.known == 0 || 2*s.known < s.total {
+	switch {
+	case s.known == 0, 2*s.known < s.total, aggregation == Worst && s.known < s.total:
 		return Unknown, latency.Unknown
-	}
-	switch aggregation {
-	case Nearest, Worst:
+	case aggregation == Nearest, aggregation == Worst:
 		return s.chosen.Latency, s.chosen.Basis
 	}
 	return s.latency / time.Duration(s.known), s.weakest

@@ -1,6 +1,9 @@
 package placement
 
-import "time"
+import (
+	"math"
+	"time"
+)
 
 // The scores that nodes get. A node whose cost is known never falls to the
 // score of one whose cost is not, however far it is.
@@ -23,22 +26,30 @@ func (b Band) Width(best time.Duration) time.Duration {
 	return max(b.Floor, time.Duration(b.Ratio*float64(best)))
 }
 
+// PointsPerDoubling is by how many points a node that is twice as far scores
+// less: a thousand times as far is as far as MinScore can tell.
+const PointsPerDoubling = 10
+
 // Score rates a cost against the best of the nodes that a pod can go to:
 //
-//	MaxScore · (best + width) / max(cost, best + width)
+//	MaxScore - PointsPerDoubling · log2(max(cost, best + width) / (best + width))
 //
 // Within the band every node has MaxScore, and other plugins choose. Beyond
 // it the score tells by how many times a node is farther, so that 0.2 against
 // 0.3 ms does not look like 0.2 against 200 ms, as it would if the scores were
-// stretched over the whole range. It rounds down: only the band has MaxScore.
+// stretched over the whole range. And by how much two nodes differ does not
+// depend on the best: of a burst of alike pods the scheduler rates the nodes
+// once and then goes down the list, although the best are full by then. It
+// rounds down: only the band has MaxScore.
 func (b Band) Score(cost, best time.Duration) int64 {
 	if cost == Unknown {
 		return UnknownScore
 	}
-	best = max(best, 0) // a negative one is nobody's, and 0 must not divide
+	best = max(best, 0) // a negative one is nobody's
 	near := best + b.Width(best)
 	if cost <= near {
 		return MaxScore
 	}
-	return max(MaxScore*int64(near)/int64(cost), MinScore)
+	doublings := math.Log2(float64(cost) / float64(max(near, 1)))
+	return max(MaxScore-int64(math.Ceil(PointsPerDoubling*doublings)), MinScore)
 }

@@ -1,6 +1,7 @@
 package placement_test
 
 import (
+	"math/rand/v2"
 	"testing"
 	"time"
 
@@ -19,15 +20,16 @@ func TestScore(t *testing.T) {
 		{"at the edge of the band, which is a tenth of the best", band, 2200 * time.Microsecond, 2 * ms, 100},
 		{"just beyond the band", band, 2200*time.Microsecond + 1, 2 * ms, 99},
 		{"at the edge of the band, which is its floor for a small best", band, 300 * time.Microsecond, 200 * time.Microsecond, 100},
-		{"two times as far as the band's edge", band, 600 * time.Microsecond, 200 * time.Microsecond, 50},
-		{"0.2 against 0.35 ms is hardly a difference", band, 350 * time.Microsecond, 200 * time.Microsecond, 85},
-		{"0.2 against 200 ms is a great one", band, 200 * ms, 200 * time.Microsecond, 1},
-		{"the best runs beside its target", band, 5 * ms, 0, 2},
+		{"two times as far as the band's edge", band, 600 * time.Microsecond, 200 * time.Microsecond, 90},
+		{"0.2 against 0.35 ms is hardly a difference", band, 350 * time.Microsecond, 200 * time.Microsecond, 97},
+		{"0.2 against 200 ms is a great one", band, 200 * ms, 200 * time.Microsecond, 6},
+		{"the best runs beside its target", band, 5 * ms, 0, 43},
 		{"as far as can be is still better than unknown", band, 10 * time.Second, 0, 1},
 		{"unknown", band, placement.Unknown, 2 * ms, 0},
 		{"unknown, as all others are", band, placement.Unknown, placement.Unknown, 0},
 		{"nonsense below 0 does no harm", band, 0, -5 * ms, 100},
 		{"without a band only the best is best", placement.Band{}, 2*ms + 1, 2 * ms, 99},
+		{"beside the target, and a nanosecond away, without a band", placement.Band{}, 1 * ms, 0, 1},
 		{"without a band and without a distance", placement.Band{}, 0, 0, 100},
 	}
 	for _, tt := range tests {
@@ -36,5 +38,28 @@ func TestScore(t *testing.T) {
 				t.Errorf("score of %v with a best of %v is %d, want %d", tt.cost, tt.best, got, tt.want)
 			}
 		})
+	}
+}
+
+// What a batch relies on: the order and the distance of nodes in a ranking that
+// was made while a nearer one had room are those of a ranking made without it.
+func TestTheBestNodeMakesNoDifferenceToOthers(t *testing.T) {
+	band := placement.Band{Ratio: 0.1, Floor: 100 * time.Microsecond}
+	r := rand.New(rand.NewPCG(1, 1))
+	for range 10_000 {
+		best := time.Duration(r.Int64N(int64(ms)))
+		near := best + time.Duration(r.Int64N(int64(10*ms)))
+		farther := near + time.Duration(r.Int64N(int64(10*ms)))
+		// Both outside of the band now and then.
+		if farther <= near+band.Width(near) || near <= best+band.Width(best) {
+			continue
+		}
+		with := band.Score(near, best) - band.Score(farther, best)
+		without := placement.MaxScore - band.Score(farther, near)
+		// Without it the nearer one is given the width of the band, an octave at
+		// most, and each is rounded.
+		if with < without-1 || with > without+placement.PointsPerDoubling+1 {
+			t.Fatalf("%v scores %d more than %v beside %v, and %d without that", near, with, farther, best, without)
+		}
 	}
 }

@@ -9,8 +9,8 @@ import (
 // affected says which targets an event may change, so that thousands of targets
 // cost an event of a pod no more than those that its labels may choose.
 type affected struct {
-	pairs    map[pair]map[*Target]bool // choose pods, all with this label
-	anyPod   map[*Target]bool          // choose pods, not all with the same label
+	pairs    map[pair]map[*Target]bool // choose pods with this label, or some others of its key
+	anyPod   map[*Target]bool          // choose pods by other things than labels they must have
 	nodes    map[*Target]bool
 	services map[types.NamespacedName]map[*Target]bool
 	spaces   map[*Target]bool     // choose namespaces by label
@@ -40,9 +40,11 @@ func (a *affected) add(t *Target) {
 			return
 		}
 	}
-	if label, ok := required(t.pods); ok {
+	labels := required(t.pods)
+	for _, label := range labels {
 		insert(a.pairs, label, t)
-	} else {
+	}
+	if len(labels) == 0 {
 		a.anyPod[t] = true
 	}
 	if t.ofNamespace != nil && !t.ofNamespace.Empty() {
@@ -58,7 +60,7 @@ func (a *affected) remove(t *Target) {
 		drop(a.services, serviceName(t), t)
 	}
 	if t.pods != nil {
-		if label, ok := required(t.pods); ok {
+		for _, label := range required(t.pods) {
 			drop(a.pairs, label, t)
 		}
 	}

@@ -87,6 +87,20 @@ func service(name string, selector map[string]string) *corev1.Service {
 	}
 }
 
+// withNotReady is the Service qdrant, which publishes pods that are not ready too.
+func withNotReady(selector map[string]string) *corev1.Service {
+	s := service("qdrant", selector)
+	s.Spec.PublishNotReadyAddresses = true
+	return s
+}
+
+// named is the Service qdrant as nothing but another name.
+func named(selector map[string]string) *corev1.Service {
+	s := service("qdrant", selector)
+	s.Spec.Type, s.Spec.ExternalName = corev1.ServiceTypeExternalName, "qdrant.example"
+	return s
+}
+
 func namespace(name, key, value string) *corev1.Namespace {
 	return &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{key: value}}}
 }

@@ -87,33 +87,47 @@ func keyOf(t config.Target) (string, error) {
 // pair is a label with its value.
 type pair struct{ key, value string }
 
-// required is a label that selector demands with one value, so that only pods
-// with that label need be looked at.
-func required(selector labels.Selector) (pair, bool) {
+// required is labels of one key of which selector demands one, so that only pods
+// with that need be looked at: the fewest there are, none if it demands none.
+func required(selector labels.Selector) (fewest []pair) {
 	requirements, _ := selector.Requirements()
 	for _, r := range requirements {
 		switch r.Operator() {
 		case selection.Equals, selection.DoubleEquals, selection.In:
-			if values := r.ValuesUnsorted(); len(values) == 1 {
-				return pair{r.Key(), values[0]}, true
-			}
+		default:
+			continue
+		}
+		values := r.ValuesUnsorted()
+		if fewest != nil && len(values) >= len(fewest) {
+			continue
+		}
+		fewest = nil
+		for _, value := range values {
+			fewest = append(fewest, pair{r.Key(), value})
 		}
 	}
-	return pair{}, false
+	return fewest
 }
 
 // placeOfPod is the node on which pod is a replica of the target, or empty.
 func (t *Target) placeOfPod(pod *corev1.Pod) string {
-	if t.pods == nil || !ready(pod) || !t.inNamespace(pod.Namespace) || !t.pods.Matches(labels.Set(pod.Labels)) {
+	if t.pods == nil || !t.serves(pod) || !t.inNamespace(pod.Namespace) || !t.pods.Matches(labels.Set(pod.Labels)) {
 		return ""
 	}
 	return pod.Spec.NodeName
 }
 
-// ready is what an endpoint of a Service would be: a pod on its way out gets
-// no new connections although it may still call itself ready.
-func ready(pod *corev1.Pod) bool {
-	if pod.Spec.NodeName == "" || pod.DeletionTimestamp != nil || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
+// serves is what makes a pod a ready endpoint of a Service: one on its way out
+// gets no new connections although it may still call itself ready. With
+// publishNotReadyAddresses every pod with an address does that has not ended
+// (podToEndpoint and ShouldPodBeInEndpoints of k8s.io/endpointslice).
+func (t *Target) serves(pod *corev1.Pod) bool {
+	switch {
+	case pod.Spec.NodeName == "" || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed:
+		return false
+	case t.notReady:
+		return len(pod.Status.PodIPs) > 0
+	case pod.DeletionTimestamp != nil:
 		return false
 	}
 	i := slices.IndexFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool { return c.Type == corev1.PodReady })

@@ -10,7 +10,7 @@ import (
 func (x *Index) count(t *Target) {
 	if t.service != nil {
 		if service, err := x.services.Services(t.service.Namespace).Get(t.service.Name); err == nil {
-			t.pods, t.distribution = podSelector(service), distributionOf(service)
+			t.pods, t.distribution, t.notReady = podSelector(service), distributionOf(service), service.Spec.PublishNotReadyAddresses
 		}
 	}
 	if t.ofNamespace != nil && !t.ofNamespace.Empty() {
@@ -75,7 +75,7 @@ func (x *Index) removeNamespace(namespace *corev1.Namespace) {
 }
 
 func (x *Index) choose(namespace string, chosen func(*Target) bool) {
-	x.mu.Lock()
+	x.lock()
 	defer x.mu.Unlock()
 	for t := range x.affected.spaces {
 		is := chosen(t)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	clienttesting "k8s.io/client-go/testing"
+	"k8s.io/client-go/tools/cache"
 
 	"github.com/netlatency/netlatency/apis/config"
 	"github.com/netlatency/netlatency/pkg/placement"
@@ -166,8 +168,259 @@ func TestAServiceWithoutASelectorRunsWhereItsEndpointSlicesSay(t *testing.T) {
 	becomes("a slice that changed and one that went", map[string]int{"b": 1})
 	s.put(service("qdrant", map[string]string{"app": "qdrant"}))
 	becomes("a selector takes their place", map[string]int{"p": 1})
-	if s.watches != 0 {
-		t.Errorf("%d watches are left", s.watches)
+	if s.Configured(0).watch != nil {
+		t.Error("the watch is left")
+	}
+}
+
+// unselected follows Services without a selector, in the order of their names.
+func unselected(t *testing.T, s *still, names ...string) (followed []*Target) {
+	t.Helper()
+	for _, name := range names {
+		s.put(service(name, nil))
+		target := follow(t, s.Index, config.Target{Name: name, Service: &config.ServiceTarget{Namespace: "search", Name: name}})
+		target.Set()
+		followed = append(followed, target)
+	}
+	return followed
+}
+
+func TestSoManyServicesWithoutASelectorAreWatched(t *testing.T) {
+	s := newStill(t, qdrantService())
+	s.begin()
+	var names []string
+	for i := range maxWatches + 2 {
+		names = append(names, fmt.Sprintf("s-%03d", i))
+	}
+	followed := unselected(t, s, names...)
+	watched := func(what string, others int, refused ...bool) {
+		t.Helper()
+		s.lock()
+		defer s.mu.Unlock()
+		if s.watches != others {
+			t.Errorf("%s: %d watches for pods' targets, want %d", what, s.watches, others)
+		}
+		var got []bool
+		for _, target := range followed[maxWatches:] {
+			got = append(got, target.watch == nil)
+		}
+		if diff := cmp.Diff(refused, got); diff != "" {
+			t.Errorf("%s, refused (-want +got):\n%s", what, diff)
+		}
+	}
+	watched("at the limit", maxWatches, true, true)
+	s.put(service("qdrant", nil))
+	if s.Configured(0).watch == nil {
+		t.Error("a target of the configuration is not watched")
+	}
+	watched("one of the configuration besides", maxWatches, true, true)
+	s.put(named(nil))
+	if s.Configured(0).watch != nil {
+		t.Error("a Service that is but a name is watched")
+	}
+	watched("it takes no slot and frees none", maxWatches, true, true)
+
+	s.put(service("s-000", map[string]string{"app": "qdrant"}))
+	left := 0
+	for _, target := range followed[maxWatches:] {
+		if target.watch == nil {
+			left++
+		}
+	}
+	if left != 1 || s.watches != maxWatches {
+		t.Errorf("a Service got a selector: %d are refused with %d watches, want one", left, s.watches)
+	}
+	s.Release(followed[1])
+	watched("one was released", maxWatches, false, false)
+	s.Release(followed[2])
+	watched("another was released", maxWatches-1, false, false)
+}
+
+// The handler may hear of an older Service than the lister has.
+func TestEndpointsStayWhileTheirWatchLasts(t *testing.T) {
+	s := newStill(t, qdrantService())
+	s.put(service("qdrant", nil))
+	s.begin()
+	target := s.Configured(0)
+	saw(t, target, sliceOf("one", endpointAt("10.0.0.1", "a", true)))
+	s.follow(target, target.watch)
+	before := target.Set()
+	if diff := cmp.Diff(map[string]int{"a": 1}, counts(before)); diff != "" {
+		t.Fatalf("endpoints (-want +got):\n%s", diff)
+	}
+	s.placeService(service("qdrant", map[string]string{"app": "qdrant"}))
+	s.placeService(service("qdrant", nil))
+	if after := target.Set(); after != before {
+		t.Errorf("set is %+v after %+v, want the same", after, before)
+	}
+}
+
+// saw puts slices where the watch of target would, in place of what it does.
+func saw(t *testing.T, target *Target, seen ...*discoveryv1.EndpointSlice) {
+	t.Helper()
+	target.index.lock()
+	defer target.index.mu.Unlock()
+	target.watch.slices = cache.NewStore(cache.MetaNamespaceKeyFunc)
+	for _, slice := range seen {
+		if err := target.watch.slices.Add(slice); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestAnEndpointOfTwoFamiliesCountsOnce(t *testing.T) {
+	typed := func(addressType discoveryv1.AddressType, slice *discoveryv1.EndpointSlice) *discoveryv1.EndpointSlice {
+		slice.AddressType = addressType
+		return slice
+	}
+	four := typed(discoveryv1.AddressTypeIPv4, sliceOf("four", endpointAt("10.0.0.1", "a", true), endpointAt("10.0.0.2", "b", true)))
+	six := typed(discoveryv1.AddressTypeIPv6, sliceOf("six", endpointAt("fd00::1", "a", true), endpointAt("fd00::3", "c", true)))
+	silent := typed(discoveryv1.AddressTypeIPv4, sliceOf("four", endpointAt("10.0.0.1", "a", false)))
+	for _, tt := range []struct {
+		name     string
+		families []corev1.IPFamily
+		slices   []*discoveryv1.EndpointSlice
+		want     map[string]int
+	}{
+		{"the Service's first family", []corev1.IPFamily{corev1.IPv4Protocol, corev1.IPv6Protocol}, []*discoveryv1.EndpointSlice{four, six}, map[string]int{"a": 1, "b": 1}},
+		{"which may be the newer", []corev1.IPFamily{corev1.IPv6Protocol, corev1.IPv4Protocol}, []*discoveryv1.EndpointSlice{four, six}, map[string]int{"a": 1, "c": 1}},
+		{"the other where the first has none", []corev1.IPFamily{corev1.IPv4Protocol, corev1.IPv6Protocol}, []*discoveryv1.EndpointSlice{silent, six}, map[string]int{"a": 1, "c": 1}},
+		{"none that the Service is not of", []corev1.IPFamily{corev1.IPv4Protocol}, []*discoveryv1.EndpointSlice{six}, map[string]int{}},
+		{"all of a Service that names none", nil, []*discoveryv1.EndpointSlice{four, six}, map[string]int{"a": 2, "b": 1, "c": 1}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := newStill(t, qdrantService())
+			v := service("qdrant", nil)
+			v.Spec.IPFamilies = tt.families
+			s.put(v)
+			s.begin()
+			saw(t, s.Configured(0), tt.slices...)
+			s.follow(s.Configured(0), s.Configured(0).watch)
+			if diff := cmp.Diff(tt.want, counts(s.Sets()[0])); diff != "" {
+				t.Errorf("replicas (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// Who follows holds the lock of the scheduling queue.
+func TestWhoFollowsWaitsForNobodyWhoCountsPods(t *testing.T) {
+	s := newStill(t, qdrantService())
+	s.begin()
+	followed := follow(t, s.Index, qdrantPods())
+	followed.Set()
+	s.lock() // as long as pods are counted
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if again, err := s.Follow(qdrantPods()); again != followed || err != nil {
+			t.Errorf("followed again it is %v, %v", again, err)
+		}
+		s.Release(followed)
+		s.Release(followed)
+		if again, err := s.Follow(qdrantPods()); again == followed || err != nil {
+			t.Errorf("followed after its end it is %v, %v", again, err)
+		}
+	}()
+	select {
+	case <-done:
+	case <-time.After(10 * time.Second):
+		t.Error("it waits")
+	}
+	s.mu.Unlock()
+	<-done
+}
+
+// unlocked are pods that are to be read without the index's lock.
+type unlocked struct {
+	cache.Indexer
+	t     *testing.T
+	index *Index
+	reads int
+}
+
+func (u *unlocked) List() []any {
+	u.reads++
+	if !u.index.mu.TryLock() {
+		u.t.Error("pods are read under the lock of the handlers")
+		return nil
+	}
+	defer u.index.mu.Unlock()
+	return u.Indexer.List()
+}
+
+func TestAProvisionalSetServesForAWhile(t *testing.T) {
+	s := newStill(t, qdrantPods())
+	pods := &unlocked{Indexer: s.pods, t: t, index: s.Index}
+	s.pods = pods
+	s.Sets()
+	s.put(pod("q-0", "a"))
+	if diff := cmp.Diff(map[string]int{"a": 1}, counts(s.Sets()[0])); diff != "" {
+		t.Errorf("while the informers are still reading (-want +got):\n%s", diff)
+	}
+	s.haveRead = nil
+	before := pods.reads
+	first := s.Sets()[0]
+	s.put(pod("q-1", "b"))
+	if again := s.Sets()[0]; again != first || pods.reads != before+1 {
+		t.Errorf("set is %+v after %+v at once, and pods were read %d times; want the same, once", again, first, pods.reads-before)
+	}
+	s.clock.Step(provisionalFor)
+	later := s.Sets()[0]
+	if diff := cmp.Diff(map[string]int{"a": 1, "b": 1}, counts(later)); diff != "" {
+		t.Errorf("a while later (-want +got):\n%s", diff)
+	}
+	s.clock.Step(provisionalFor)
+	if again := s.Sets()[0]; again != later {
+		t.Errorf("set is %+v after %+v, want the same as nothing has changed", again, later)
+	}
+	s.pods = pods.Indexer // from here on they may be read under the lock
+	s.begin()
+	if again := s.Sets()[0]; again != later {
+		t.Errorf("once the handlers have synced it is %+v after %+v, want the same as nothing has changed", again, later)
+	}
+	s.put(pod("q-2", "c"))
+	if diff := cmp.Diff(map[string]int{"a": 1, "b": 1, "c": 1}, counts(s.Sets()[0])); diff != "" {
+		t.Errorf("after a change (-want +got):\n%s", diff)
+	}
+}
+
+// TestFollowedAndReleasedByMany is for the race detector.
+func TestFollowedAndReleasedByMany(t *testing.T) {
+	s := newStill(t, qdrantPods())
+	var running sync.WaitGroup
+	for i := range 4 {
+		running.Go(func() {
+			for range 200 {
+				target, err := s.Follow(qdrantPods(fmt.Sprint("n-", i%2)))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				target.Set()
+				s.Census()
+				s.Release(target)
+				target.Set()
+			}
+		})
+	}
+	running.Go(func() {
+		for i := range 200 {
+			s.put(pod("q-0", fmt.Sprint("node-", i), inNamespace(fmt.Sprint("n-", i%2))))
+			if i == 100 {
+				s.begin()
+			}
+		}
+	})
+	running.Wait()
+	s.endGraces()
+	if targets, _ := s.Census(); targets != 1 || len(s.released) > 0 {
+		t.Errorf("%d targets and %d that are to be dropped are left, want that of the configuration", targets, len(s.released))
+	}
+	for key, counting := range s.affected.counting {
+		if !slices.Equal(counting, []*Target{s.Configured(0)}) {
+			t.Errorf("%s is counted by %d targets", key, len(counting))
+		}
 	}
 }
 
@@ -181,6 +434,10 @@ func TestAServiceLeadsWhereItsTrafficDistributionSays(t *testing.T) {
 		return s
 	}
 	headless := func(s *corev1.Service) { s.Spec.ClusterIP = corev1.ClusterIPNone }
+	annotated := func(annotations map[string]string) func(*corev1.Service) {
+		return func(s *corev1.Service) { s.Annotations = annotations }
+	}
+	const mode, hints = corev1.AnnotationTopologyMode, corev1.DeprecatedAnnotationTopologyAwareHints
 	s := newStill(t, qdrantService())
 	s.put(distributed(corev1.ServiceTrafficDistributionPreferSameNode), pod("q-0", "a"))
 	if got := s.Sets()[0].Distribution; got != placement.PreferSameNode {
@@ -201,6 +458,10 @@ func TestAServiceLeadsWhereItsTrafficDistributionSays(t *testing.T) {
 		{"to the zone again", distributed("PreferSameZone"), placement.PreferSameZone, true},
 		{"headless", distributed("PreferSameZone", headless), placement.ToAll, true},
 		{"to the node", distributed("PreferSameNode"), placement.PreferSameNode, true},
+		{"by topology instead", distributed("PreferSameNode", annotated(map[string]string{mode: "Auto"})), placement.ToAll, true},
+		{"by no topology", distributed("PreferSameNode", annotated(map[string]string{mode: "Disabled"})), placement.PreferSameNode, true},
+		{"by topology, by its older name", distributed("PreferSameNode", annotated(map[string]string{hints: "auto"})), placement.ToAll, true},
+		{"the older name goes first", distributed("PreferSameNode", annotated(map[string]string{hints: "Disabled", mode: "Auto"})), placement.PreferSameNode, true},
 		{"without", service("qdrant", map[string]string{"app": "qdrant"}), placement.ToAll, true},
 	} {
 		s.put(step.service)

@@ -24,10 +24,23 @@ import (
 // moment, must not let the pods that are placed meanwhile go anywhere.
 const Grace = time.Minute
 
+const (
+	// lostTogether is how far apart replicas are lost by one cause. One that
+	// crashes is lost at once; a readiness probe as Kubernetes has it by default
+	// fails for good within 30 s (periodSeconds 10, failureThreshold 3).
+	lostTogether = 30 * time.Second
+	// provisionalFor is how long a set that was made from complete listers serves
+	// all who ask before the handlers have synced: the whole of a pod's cycle reads
+	// one set, and the pods are not walked through for each of its steps.
+	provisionalFor = 200 * time.Millisecond
+)
+
 // Index keeps the sets of targets current: of those of the configuration, and
 // of those that are followed while somebody wants them. The informers'
 // handlers change it under mu; readers load what a Target has published, and
-// are never in their way.
+// are never in their way. Follow and Release are called under the lock of the
+// scheduling queue and never wait for mu, which is held while pods are counted;
+// who holds both has taken mu first.
 type Index struct {
 	clock      clock.Clock
 	client     kubernetes.Interface // for EndpointSlices
@@ -35,36 +48,45 @@ type Index struct {
 	nodes      corelisters.NodeLister
 	services   corelisters.ServiceLister
 	namespaces corelisters.NamespaceLister
-	hasSynced  []cache.InformerSynced // of the handlers
+	haveRead   []cache.InformerSynced // of the informers
+	hasSynced  []cache.InformerSynced // of the handlers, which come later
 	configured []*Target              // by place; nil for one that differs from pod to pod
-	ending     chan struct{}          // a grace period has begun
+	ending     chan struct{}          // a grace period has begun, or a target's end
 	moved      []chan<- struct{}
 	guard      func(what string, handle func())
 
 	mu       sync.Mutex
 	ctx      context.Context // of Run, for watches; nil before it has started
 	started  bool            // sets are made and published
-	targets  map[string]*Target
 	affected affected
-	watches  int // of EndpointSlices
+	watches  int // of EndpointSlices, for targets that are not of the configuration
+
+	following sync.Mutex
+	targets   map[string]*Target
+	released  []*Target // what is known of them is yet to be dropped
 }
 
 // Target is one target that an Index keeps current.
 type Target struct {
-	index *Index
-	key   string
-	choice
-	published published
+	index           *Index
+	key             string
+	ofConfiguration bool
+	published       published
+	users           int // under the index's following
 
 	// The rest is the index's, under its mu.
-	users  int
+	choice
 	filled bool
 	members
-	selected     map[string]bool        // namespaces that ofNamespace chooses
-	distribution placement.Distribution // of the Service
-	set          *Set
-	graceEnd     time.Time // zero unless set.Grace
-	watch        *watch    // of EndpointSlices, nil without
+	selected      map[string]bool        // namespaces that ofNamespace chooses
+	distribution  placement.Distribution // of the Service
+	notReady      bool                   // the Service publishes pods that are not ready
+	set           *Set
+	lost          []loss    // the newest last, of lostTogether before it
+	graceEnd      time.Time // zero unless set.Grace
+	watch         *watch    // of EndpointSlices, nil without
+	provisional   *Set      // before the handlers have synced
+	provisionalAt time.Time
 }
 
 // NewIndex registers handlers for pods, nodes, Services and namespaces with
@@ -99,6 +121,7 @@ func NewIndex(targets []config.Target, factory informers.SharedInformerFactory, 
 		if err != nil {
 			return nil, err
 		}
+		configured.ofConfiguration = true
 		x.configured = append(x.configured, configured)
 	}
 	// The scheduler's own informer of pods has no index by namespace.
@@ -121,6 +144,7 @@ func NewIndex(targets []config.Target, factory informers.SharedInformerFactory, 
 		if err != nil {
 			return nil, fmt.Errorf("watch what targets are made of: %w", err)
 		}
+		x.haveRead = append(x.haveRead, watched.informer.HasSynced)
 		x.hasSynced = append(x.hasSynced, registration.HasSynced)
 	}
 	return x, nil
@@ -163,8 +187,8 @@ func (x *Index) Follow(t config.Target) (*Target, error) {
 	if err != nil {
 		return nil, fmt.Errorf("target %q: %w", t.Name, err)
 	}
-	x.mu.Lock()
-	defer x.mu.Unlock()
+	x.following.Lock()
+	defer x.following.Unlock()
 	followed, ok := x.targets[key]
 	if !ok {
 		choice, err := newChoice(t)
@@ -180,17 +204,38 @@ func (x *Index) Follow(t config.Target) (*Target, error) {
 
 // Release takes back one Follow. After the last the set is no longer current.
 func (x *Index) Release(t *Target) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
+	x.following.Lock()
+	defer x.following.Unlock()
 	if t.users--; t.users > 0 {
 		return
 	}
 	delete(x.targets, t.key)
-	x.unwatch(t)
-	x.affected.remove(t)
-	for key := range t.node {
-		x.affected.forget(t, key)
+	x.released = append(x.released, t)
+	wakeUp(x.ending)
+}
+
+// lock takes mu, and drops what is known of targets that were released before.
+func (x *Index) lock() {
+	x.mu.Lock()
+	x.following.Lock()
+	released := x.released
+	x.released = nil
+	x.following.Unlock()
+	for _, t := range released {
+		x.affected.remove(t)
+		for key := range t.node {
+			x.affected.forget(t, key)
+		}
 	}
+	for _, t := range released {
+		x.stopWatch(t) // for others, none of these among them
+	}
+}
+
+func (x *Index) isFollowed(t *Target) bool {
+	x.following.Lock()
+	defer x.following.Unlock()
+	return t.users > 0
 }
 
 // Configured is the target at place i of the list that the Index was made
@@ -214,8 +259,8 @@ func (x *Index) Sets() []*Set {
 
 // all is every target that is kept current.
 func (x *Index) all() []*Target {
-	x.mu.Lock()
-	defer x.mu.Unlock()
+	x.following.Lock()
+	defer x.following.Unlock()
 	return slices.Collect(maps.Values(x.targets))
 }
 
@@ -251,20 +296,70 @@ func (t *Target) Set() *Set {
 		return set
 	}
 	x := t.index
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if x.started && t.users > 0 {
-		x.fill(t)
-		return t.set
+	set, choice := x.known(t)
+	if set != nil {
+		return set
 	}
-	return x.afresh(t.choice)
+	complete := !slices.ContainsFunc(x.haveRead, func(has cache.InformerSynced) bool { return !has() })
+	set = x.afresh(choice)
+	if complete { // else the next one may have much more to see
+		set = x.keepProvisional(t, set)
+	}
+	return set
 }
 
-// afresh is where what c chooses runs by the listers.
+// known is the set of t. It is nil where one is to be made from the listers, of
+// what t chooses.
+func (x *Index) known(t *Target) (*Set, choice) {
+	x.lock()
+	defer x.mu.Unlock()
+	if x.started && x.isFollowed(t) {
+		x.fill(t)
+		return t.set, t.choice
+	}
+	if t.provisional != nil && x.clock.Since(t.provisionalAt) < provisionalFor {
+		return t.provisional, t.choice
+	}
+	return nil, t.choice
+}
+
+// keepProvisional keeps a set that was made from the listers, unless another
+// was faster, and returns the one that is kept.
+func (x *Index) keepProvisional(t *Target, set *Set) *Set {
+	x.lock()
+	defer x.mu.Unlock()
+	if faster := t.published.Load(); faster != nil {
+		return faster
+	}
+	if now := x.clock.Now(); t.provisional == nil || now.Sub(t.provisionalAt) >= provisionalFor {
+		t.provisional, t.provisionalAt = t.unlessSame(set), now
+	}
+	return t.provisional
+}
+
+// unlessSame is set, or the provisional one if that says the same: what was
+// computed from it holds on.
+func (t *Target) unlessSame(set *Set) *Set {
+	if p := t.provisional; p != nil && p.Version == set.Version && p.Distribution == set.Distribution && slices.Equal(p.Replicas, set.Replicas) {
+		return p
+	}
+	return set
+}
+
+// afresh is where what c chooses runs by the listers. It takes no lock: there
+// may be very many pods to walk through.
 func (x *Index) afresh(c choice) *Set {
 	t := &Target{index: x, choice: c, members: newMembers()}
 	x.count(t)
-	return &Set{Replicas: t.replicas(), Distribution: t.distribution}
+	return t.firstSet()
+}
+
+// firstSet is the set of what was counted first.
+func (t *Target) firstSet() *Set {
+	if len(t.count) == 0 {
+		return &Set{}
+	}
+	return &Set{Version: 1, Replicas: t.replicas(), Distribution: t.distribution}
 }
 
 // Settle waits until Run has seen all that was there when it began, so that no
@@ -272,12 +367,12 @@ func (x *Index) afresh(c choice) *Set {
 // that may not be read never come.
 func (x *Index) Settle(ctx context.Context) bool {
 	return cache.WaitForCacheSync(ctx.Done(), func() bool {
-		x.mu.Lock()
+		x.lock()
 		defer x.mu.Unlock()
 		if !x.started {
 			return false
 		}
-		for _, t := range x.targets {
+		for _, t := range x.all() {
 			if t.watch != nil && !t.watch.hasSynced() {
 				return false
 			}
@@ -319,10 +414,10 @@ func (x *Index) Run(ctx context.Context) {
 // which half is not read yet would be wrong, and one for each object that is
 // read at the start would be slow.
 func (x *Index) start(ctx context.Context) {
-	x.mu.Lock()
+	x.lock()
 	defer x.mu.Unlock()
 	x.ctx, x.started = ctx, true
-	for _, t := range x.targets {
+	for _, t := range x.all() {
 		x.fill(t)
 	}
 }
@@ -341,23 +436,21 @@ func (x *Index) fill(t *Target) {
 	if t.service != nil {
 		x.watchIfUnselected(t)
 	}
-	if len(t.count) > 0 {
-		t.set = &Set{Version: 1, Replicas: t.replicas(), Distribution: t.distribution}
-	}
+	t.set, t.provisional = t.unlessSame(t.firstSet()), nil
 	x.publish(t)
 }
 
 // endGraces empties the sets whose grace is over and returns when the next one
 // is, if one is running.
 func (x *Index) endGraces() (next time.Time, ok bool) {
-	x.mu.Lock()
+	x.lock()
 	defer x.mu.Unlock()
 	now := x.clock.Now()
-	for _, t := range x.targets {
+	for _, t := range x.all() {
 		switch {
 		case t.graceEnd.IsZero():
 		case !now.Before(t.graceEnd):
-			t.graceEnd = time.Time{}
+			t.graceEnd, t.lost = time.Time{}, nil
 			t.set = &Set{Version: t.set.Version + 1}
 			x.publish(t)
 		case !ok || t.graceEnd.Before(next):
@@ -375,7 +468,7 @@ func (x *Index) changed(t *Target) {
 		t.set = &Set{Version: t.set.Version + 1, Replicas: t.replicas(), Distribution: t.distribution}
 	case len(t.set.Replicas) > 0 && !t.set.Grace:
 		t.graceEnd = x.clock.Now().Add(Grace)
-		t.set = &Set{Version: t.set.Version + 1, Replicas: t.set.Replicas, Distribution: t.set.Distribution, Grace: true}
+		t.set = &Set{Version: t.set.Version + 1, Replicas: t.lastReplicas(), Distribution: t.set.Distribution, Grace: true}
 		wakeUp(x.ending)
 	}
 	x.publish(t)
@@ -401,11 +494,13 @@ func wakeUp(wake chan<- struct{}) {
 // place notes that the replica called key of t runs on node, nowhere if node
 // is empty, and reports whether the set of replicas is another one now.
 func (x *Index) place(t *Target, key, node string) bool {
+	before := t.node[key]
 	if !t.place(key, node) {
 		return false
 	}
 	if node == "" {
 		x.affected.forget(t, key)
+		t.lose(loss{key, before, x.clock.Now()})
 	} else {
 		x.affected.note(t, key)
 	}
@@ -413,7 +508,7 @@ func (x *Index) place(t *Target, key, node string) bool {
 }
 
 func (x *Index) placePod(pod *corev1.Pod) {
-	x.mu.Lock()
+	x.lock()
 	defer x.mu.Unlock()
 	key := podKey(pod)
 	for _, t := range x.affected.of(key, pod.Labels) {
@@ -424,7 +519,7 @@ func (x *Index) placePod(pod *corev1.Pod) {
 }
 
 func (x *Index) removePod(pod *corev1.Pod) {
-	x.mu.Lock()
+	x.lock()
 	defer x.mu.Unlock()
 	key := podKey(pod)
 	for _, t := range slices.Clone(x.affected.counting[key]) {
@@ -435,20 +530,20 @@ func (x *Index) removePod(pod *corev1.Pod) {
 }
 
 func (x *Index) placeNode(node *corev1.Node) {
-	x.mu.Lock()
+	x.lock()
 	defer x.mu.Unlock()
 	for t := range x.affected.nodes {
-		if t.place(node.Name, t.placeOfNode(node)) {
+		if x.place(t, node.Name, t.placeOfNode(node)) {
 			x.changed(t)
 		}
 	}
 }
 
 func (x *Index) removeNode(node *corev1.Node) {
-	x.mu.Lock()
+	x.lock()
 	defer x.mu.Unlock()
 	for t := range x.affected.nodes {
-		if t.place(node.Name, "") {
+		if x.place(t, node.Name, "") {
 			x.changed(t)
 		}
 	}

@@ -102,6 +102,22 @@ func TestWhereATargetRuns(t *testing.T) {
 			want:    map[string]int{},
 		},
 		{
+			name:   "every pod with an address that has not ended, behind a service that publishes those that are not ready",
+			target: qdrantService(),
+			objects: []runtime.Object{
+				withNotReady(map[string]string{"app": "qdrant"}),
+				pod("q-0", "a", at("10.0.0.1")), pod("q-1", "b", at("10.0.0.2"), notReady), pod("q-2", "c", at("10.0.0.3"), neverStarted),
+				pod("q-3", "d", at("10.0.0.4"), terminating), pod("q-4", "e", at("10.0.0.5"), succeeded), pod("q-5", "f", notReady), pod("q-6", "", at("10.0.0.6")),
+			},
+			want: map[string]int{"a": 1, "b": 1, "c": 1, "d": 1},
+		},
+		{
+			name:    "a service that is but a name, whatever it would select",
+			target:  qdrantService(),
+			objects: []runtime.Object{named(map[string]string{"app": "qdrant"}), pod("q-0", "a")},
+			want:    map[string]int{},
+		},
+		{
 			name:    "a service that does not exist",
 			target:  qdrantService(),
 			objects: []runtime.Object{pod("q-0", "a")},
@@ -231,6 +247,27 @@ func TestATargetMoves(t *testing.T) {
 			change: func(s *still) { s.put(service("qdrant", map[string]string{"app": "green"})) },
 			want:   map[string]int{"b": 1},
 		},
+		{
+			name:   "a service comes to publish pods that are not ready",
+			target: qdrantService(),
+			before: []runtime.Object{service("qdrant", map[string]string{"app": "qdrant"}), pod("q-0", "a", at("10.0.0.1")), pod("q-1", "b", at("10.0.0.2"), notReady)},
+			change: func(s *still) { s.put(withNotReady(map[string]string{"app": "qdrant"})) },
+			want:   map[string]int{"a": 1, "b": 1},
+		},
+		{
+			name:   "a service publishes them no longer",
+			target: qdrantService(),
+			before: []runtime.Object{withNotReady(map[string]string{"app": "qdrant"}), pod("q-0", "a", at("10.0.0.1")), pod("q-1", "b", at("10.0.0.2"), notReady)},
+			change: func(s *still) { s.put(service("qdrant", map[string]string{"app": "qdrant"})) },
+			want:   map[string]int{"a": 1},
+		},
+		{
+			name:   "a pod terminates behind a service that publishes those that are not ready",
+			target: qdrantService(),
+			before: []runtime.Object{withNotReady(map[string]string{"app": "qdrant"}), pod("q-0", "a", at("10.0.0.1")), pod("q-1", "b", at("10.0.0.2"))},
+			change: func(s *still) { s.put(pod("q-1", "b", at("10.0.0.2"), terminating)) },
+			want:   map[string]int{"a": 1, "b": 1},
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -283,8 +320,49 @@ func TestGrace(t *testing.T) {
 		s := setUp(t)
 		s.clock.Step(Grace - time.Second)
 		s.endGraces()
-		if got := s.Sets()[0]; !got.Grace || !cmp.Equal(counts(got), map[string]int{"b": 1}) {
-			t.Errorf("set is %+v, want the last node, b, in grace", got)
+		if got := s.Sets()[0]; !got.Grace || !cmp.Equal(counts(got), map[string]int{"a": 1, "b": 1}) {
+			t.Errorf("set is %+v, want both nodes in grace", got)
+		}
+	})
+	lose := func(name, node string) func(*still) {
+		return func(s *still) { s.put(pod(name, node, notReady)) }
+	}
+	gain := func(name, node string) func(*still) { return func(s *still) { s.put(pod(name, node)) } }
+	for _, tt := range []struct {
+		name  string
+		pause time.Duration // after each step
+		steps []func(*still)
+		want  map[string]int
+	}{
+		{"replicas that go one by one are all kept", 10 * time.Second, []func(*still){lose("q-0", "a"), lose("q-1", "b"), lose("q-2", "c"), lose("q-3", "c")}, map[string]int{"a": 1, "b": 1, "c": 2}},
+		{"but none that was lost long before", 11 * time.Second, []func(*still){lose("q-0", "a"), lose("q-1", "b"), lose("q-2", "c"), lose("q-3", "c")}, map[string]int{"b": 1, "c": 2}},
+		{"nor one for good while others served on", time.Minute, []func(*still){lose("q-0", "a"), lose("q-1", "b"), lose("q-2", "c"), lose("q-3", "c")}, map[string]int{"c": 1}},
+		{"one that fails twice counts once", 5 * time.Second, []func(*still){lose("q-0", "a"), gain("q-0", "a"), lose("q-0", "a"), lose("q-1", "b"), lose("q-2", "c"), lose("q-3", "c")}, map[string]int{"a": 1, "b": 1, "c": 2}},
+		{"one that came back elsewhere counts there", 5 * time.Second, []func(*still){lose("q-0", "a"), gain("q-0", "d"), lose("q-0", "d"), lose("q-1", "b"), lose("q-2", "c"), lose("q-3", "c")}, map[string]int{"b": 1, "c": 2, "d": 1}},
+		{"one that comes back for a moment does not stand for all", 5 * time.Second, []func(*still){lose("q-0", "a"), lose("q-1", "b"), lose("q-2", "c"), lose("q-3", "c"), gain("q-3", "c"), lose("q-3", "c")}, map[string]int{"a": 1, "b": 1, "c": 2}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := newStill(t, qdrantPods())
+			s.put(pod("q-0", "a"), pod("q-1", "b"), pod("q-2", "c"), pod("q-3", "c"))
+			s.begin()
+			for _, step := range tt.steps {
+				step(s)
+				s.clock.Step(tt.pause)
+			}
+			got := s.Sets()[0]
+			if diff := cmp.Diff(tt.want, counts(got)); diff != "" || !got.Grace {
+				t.Errorf("in grace: %t (-want +got):\n%s", got.Grace, diff)
+			}
+		})
+	}
+	t.Run("nodes are kept as pods are", func(t *testing.T) {
+		s := newStill(t, gpuNodes())
+		s.put(node("a"), node("b"))
+		s.begin()
+		s.put(node("a", withReady(corev1.ConditionFalse)))
+		s.remove(node("b"))
+		if got := s.Sets()[0]; !got.Grace || !cmp.Equal(counts(got), map[string]int{"a": 1, "b": 1}) {
+			t.Errorf("set is %+v, want both nodes in grace", got)
 		}
 	})
 	t.Run("until the grace is over", func(t *testing.T) {
@@ -326,15 +404,17 @@ func TestChangesAddUp(t *testing.T) {
 		MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "app", Operator: metav1.LabelSelectorOpIn, Values: []string{"green", "qdrant"}}},
 	}}}
 	targets := []config.Target{qdrantPods(), qdrantPods("search"), qdrantService(), gpuNodes(), inTeams(), either}
+	hasIP := at("10.0.0.1")
 	for seed := range uint64(20) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		s := newStill(t, targets...)
 		s.begin()
 		for range 500 {
 			name, at := fmt.Sprintf("q-%d", r.IntN(12)), fmt.Sprintf("node-%d", r.IntN(5))
-			p := pod(name, at, []podOption{func(*corev1.Pod) {}, notReady, terminating, inNamespace("other"), labelled("app", "green")}[r.IntN(5)])
+			p := pod(name, at, hasIP, []podOption{func(*corev1.Pod) {}, notReady, terminating, inNamespace("other"), labelled("app", "green")}[r.IntN(5)])
 			n := node(at, []nodeOption{func(*corev1.Node) {}, withGPUs("0"), cordoned, withReady(corev1.ConditionFalse)}[r.IntN(4)])
 			v := service("qdrant", []map[string]string{{"app": "qdrant"}, {"app": "green"}, nil}[r.IntN(3)])
+			v.Spec.PublishNotReadyAddresses = r.IntN(2) == 0
 			m := namespace([]string{"search", "other"}[r.IntN(2)], "team", []string{"search", "none"}[r.IntN(2)])
 			switch r.IntN(14) {
 			case 12:

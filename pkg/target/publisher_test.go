@@ -212,6 +212,42 @@ func TestWhatTheAgentsAreTold(t *testing.T) {
 	}
 }
 
+// Whoever writes the slices of a Service without a selector says the port:
+// targetPort has no say.
+func TestThePortOfAServiceWithoutASelectorIsThatOfItsSlices(t *testing.T) {
+	port := func(name string, protocol corev1.Protocol, number int32) discoveryv1.EndpointPort {
+		return discoveryv1.EndpointPort{Name: &name, Protocol: &protocol, Port: &number}
+	}
+	unnamed := discoveryv1.EndpointPort{Port: new(int32(7443))}
+	for _, tt := range []struct {
+		name  string
+		named string // the Service's TCP port
+		ports []discoveryv1.EndpointPort
+		want  string
+	}{
+		{"by the name of the Service's first TCP port", "rest", []discoveryv1.EndpointPort{port("grpc", corev1.ProtocolTCP, 7334), port("rest", corev1.ProtocolTCP, 7333)}, "qdrant ipv4 :7333 a=10.0.0.1@"},
+		{"without a name", "", []discoveryv1.EndpointPort{unnamed}, "qdrant ipv4 :7443 a=10.0.0.1@"},
+		{"none that is not TCP", "rest", []discoveryv1.EndpointPort{port("rest", corev1.ProtocolUDP, 7333)}, "qdrant ipv4 a=10.0.0.1@"},
+		{"none of another name", "rest", []discoveryv1.EndpointPort{port("grpc", corev1.ProtocolTCP, 7334)}, "qdrant ipv4 a=10.0.0.1@"},
+		{"none where every port will do", "rest", []discoveryv1.EndpointPort{{Name: new("rest")}}, "qdrant ipv4 a=10.0.0.1@"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			v := service("qdrant", nil)
+			v.Spec.Ports = []corev1.ServicePort{
+				{Name: "dns", Protocol: corev1.ProtocolUDP, Port: 53},
+				{Name: tt.named, Protocol: corev1.ProtocolTCP, Port: 80, TargetPort: intstr.FromInt32(9999)},
+			}
+			w := newTold(t, []runtime.Object{v}, qdrantService())
+			target := w.still.Configured(0)
+			slice := sliceOf("one", endpointAt("10.0.0.1", "a", true))
+			slice.Ports = tt.ports
+			saw(t, target, slice)
+			w.still.follow(target, target.watch)
+			w.publish(tt.want)
+		})
+	}
+}
+
 func TestSlicesSayWhoseTheyAre(t *testing.T) {
 	w := newTold(t, []runtime.Object{pod("q-0", "a", at("10.0.0.1"))}, qdrantPods())
 	w.publish("qdrant ipv4 a=10.0.0.1@")

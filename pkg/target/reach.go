@@ -8,7 +8,9 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/utils/ptr"
 )
 
 // reach is where a target can be reached.
@@ -32,12 +34,18 @@ type endpoint struct {
 // first by name stands for all.
 func (x *Index) reach(at int) (r reach, known bool) {
 	t := x.configured[at]
-	x.mu.Lock()
+	x.lock()
 	known, r.grace = x.started, t.set.Grace
-	nodes := maps.Clone(t.node)
+	nodes, watch := maps.Clone(t.node), t.watch
 	x.mu.Unlock()
 	if !known {
 		return reach{}, false
+	}
+	var watched map[string]serving
+	if watch != nil {
+		if service, err := x.services.Services(t.service.Namespace).Get(t.service.Name); err == nil {
+			watched = watch.endpoints(service)
+		}
 	}
 	seen := make(map[string]bool, len(nodes))
 	for _, key := range slices.Sorted(maps.Keys(nodes)) {
@@ -45,7 +53,13 @@ func (x *Index) reach(at int) (r reach, known bool) {
 		if seen[node] {
 			continue
 		}
-		addresses, port := x.replica(t, key)
+		var addresses []netip.Addr
+		var port uint16
+		if isEndpoint(key) {
+			addresses, port = oneOfEachFamily([]string{strings.Trim(key, "[]")}), watched[key].port
+		} else {
+			addresses, port = x.replica(t, key)
+		}
 		r.port = cmp.Or(r.port, port)
 		if len(addresses) > 0 {
 			seen[node] = true
@@ -71,13 +85,6 @@ func (x *Index) replica(t *Target, key string) (addresses []netip.Addr, port uin
 			}
 		}
 		return oneOfEachFamily(texts), 0
-	}
-	if isEndpoint(key) {
-		service, err := x.services.Services(t.service.Namespace).Get(t.service.Name)
-		if err != nil {
-			return nil, 0
-		}
-		return oneOfEachFamily([]string{strings.Trim(key, "[]")}), targetPort(service, &corev1.Pod{})
 	}
 	object, _, _ := x.pods.GetByKey(key) // the informer's store does not fail
 	pod, ok := object.(*corev1.Pod)
@@ -132,26 +139,50 @@ func firstTCPPort(pod *corev1.Pod) uint16 {
 	return 0
 }
 
+// tcpPort is the first TCP port of a Service.
+func tcpPort(service *corev1.Service) (port corev1.ServicePort, ok bool) {
+	i := slices.IndexFunc(service.Spec.Ports, func(p corev1.ServicePort) bool { return isTCP(p.Protocol) })
+	if i < 0 {
+		return port, false
+	}
+	return service.Spec.Ports[i], true
+}
+
 // targetPort is where the first TCP port of a Service leads to in a pod, 0 when
 // that is nowhere.
 func targetPort(service *corev1.Service, pod *corev1.Pod) uint16 {
-	for _, port := range service.Spec.Ports {
-		switch {
-		case !isTCP(port.Protocol):
-			continue
-		case port.TargetPort.Type == intstr.Int && port.TargetPort.IntVal == 0:
-			return portNumber(port.Port)
-		case port.TargetPort.Type == intstr.Int:
-			return portNumber(port.TargetPort.IntVal)
-		}
-		for _, container := range pod.Spec.Containers {
-			for _, p := range container.Ports {
-				if p.Name == port.TargetPort.StrVal && isTCP(p.Protocol) {
-					return portNumber(p.ContainerPort)
-				}
+	port, ok := tcpPort(service)
+	switch {
+	case !ok:
+		return 0
+	case port.TargetPort.Type == intstr.Int && port.TargetPort.IntVal == 0:
+		return portNumber(port.Port)
+	case port.TargetPort.Type == intstr.Int:
+		return portNumber(port.TargetPort.IntVal)
+	}
+	for _, container := range pod.Spec.Containers {
+		for _, p := range container.Ports {
+			if p.Name == port.TargetPort.StrVal && isTCP(p.Protocol) {
+				return portNumber(p.ContainerPort)
 			}
 		}
+	}
+	return 0
+}
+
+// slicePort is where the first TCP port of a Service leads to at the endpoints
+// of a slice, 0 when that is nowhere. As for kube-proxy it is the port of that
+// name: whoever writes slices for a Service without a selector decides, and
+// nobody looks at targetPort.
+func slicePort(service *corev1.Service, slice *discoveryv1.EndpointSlice) uint16 {
+	port, ok := tcpPort(service)
+	if !ok {
 		return 0
+	}
+	for _, p := range slice.Ports {
+		if ptr.Deref(p.Name, "") == port.Name && isTCP(ptr.Deref(p.Protocol, corev1.ProtocolTCP)) {
+			return portNumber(ptr.Deref(p.Port, 0))
+		}
 	}
 	return 0
 }

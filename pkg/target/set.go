@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 	"sync/atomic"
+	"time"
 
 	"github.com/netlatency/netlatency/pkg/placement"
 )
@@ -21,7 +22,7 @@ type Set struct {
 	// Distribution is to which of them the Service that the target is leads.
 	Distribution placement.Distribution
 	// Grace says that none is ready any more, and Replicas is where they last
-	// were.
+	// were: those that were lost together.
 	Grace bool
 }
 
@@ -57,6 +58,31 @@ func (m members) place(key, node string) bool {
 		m.count[node]++
 	}
 	return true
+}
+
+// loss is of a replica: it ran on node until then.
+type loss struct {
+	key, node string
+	at        time.Time
+}
+
+// lose notes a loss, and drops those that are no part of the same event.
+func (t *Target) lose(l loss) {
+	t.lost = append(t.lost, l)
+	earliest := l.at.Add(-lostTogether)
+	gone := slices.IndexFunc(t.lost, func(l loss) bool { return !l.at.Before(earliest) })
+	t.lost = slices.Delete(t.lost, 0, gone)
+}
+
+// lastReplicas is where the replicas of t, of which none is left, were before
+// they were lost one after the other. The last one alone would draw all pods to
+// its node, though it was one of many.
+func (t *Target) lastReplicas() []placement.Replica {
+	last := newMembers()
+	for _, l := range t.lost {
+		last.place(l.key, l.node) // one that came back in between counts once
+	}
+	return last.replicas()
 }
 
 func (m members) replicas() []placement.Replica {

@@ -13,7 +13,7 @@ import (
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 
 	"github.com/netlatency/netlatency/pkg/cli"
-	"github.com/netlatency/netlatency/pkg/plugins/netlatency"
+	"github.com/netlatency/netlatency/pkg/placement"
 )
 
 // kubectlNetlatency runs the kubectl plugin and returns what it printed.
@@ -39,19 +39,19 @@ func tryKubectlNetlatency(t *testing.T, args ...string) (text string, code int) 
 // own record has the same.
 type explained struct {
 	Node, Choice, Nearest string
-	Recorded              netlatency.PlacementRecord
+	Recorded              placement.Record
 	Nodes                 []struct {
 		Node      string
-		Cost      *float64                  `json:"cost_ms"`
-		Targets   []netlatency.TargetRecord `json:"targets"`
+		Cost      *float64                 `json:"cost_ms"`
+		Targets   []placement.TargetRecord `json:"targets"`
 		Score     int64
 		RefusedBy string `json:"refused_by"`
 	}
 }
 
 // record is the scheduler's record as it should be by what explain says.
-func (e *explained) record() (r netlatency.PlacementRecord, rightPlace bool) {
-	r = netlatency.PlacementRecord{Node: e.Node, Best: e.Nearest, Rank: 1, AgeS: e.Recorded.AgeS}
+func (e *explained) record() (r placement.Record, rightPlace bool) {
+	r = placement.Record{Node: e.Node, Best: e.Nearest, Rank: 1, AgeS: e.Recorded.AgeS}
 	var best int64
 	for _, n := range e.Nodes {
 		if n.RefusedBy == "" {
@@ -63,8 +63,8 @@ func (e *explained) record() (r netlatency.PlacementRecord, rightPlace bool) {
 		}
 		if n.Node == e.Nearest {
 			r.BestMS = n.Cost
-			if r.Kept = n.RefusedBy; r.Kept == "" {
-				r.Kept = "scores"
+			if r.KeptBy = n.RefusedBy; r.KeptBy == "" {
+				r.KeptBy = "scores"
 			}
 		}
 	}
@@ -77,7 +77,7 @@ func (e *explained) record() (r netlatency.PlacementRecord, rightPlace bool) {
 		}
 	}
 	if *r.CostMS == *r.BestMS {
-		r.Kept = ""
+		r.KeptBy = ""
 	}
 	return r, rightPlace
 }
@@ -128,7 +128,7 @@ func (p *placementTest) isExplained(t *testing.T) {
 		if !rightPlace {
 			t.Errorf("%s is on %s, and explain would rather have it on %s", name, e.Node, e.Choice)
 		}
-		kept[e.Recorded.Kept]++
+		kept[e.Recorded.KeptBy]++
 	}
 	t.Logf("what kept pods from the nearest node: %v; %d were scored", kept, ranked)
 	if len(kept) < 2 || ranked < placements/2 {

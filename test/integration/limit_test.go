@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/netlatency/netlatency/pkg/placement"
 	"github.com/netlatency/netlatency/test/sandbox"
 	"github.com/netlatency/netlatency/test/sandbox/scenario"
 )
@@ -48,6 +49,18 @@ func TestLimit(t *testing.T) {
 
 	// More than the storage nodes have room for, while no other is near.
 	change(ctx, t, s, near, store, func(p *scenario.Path) { p.RTT = metav1.Duration{Duration: 12 * time.Millisecond} })
+	// Those who come meanwhile go by what is measured at their moment.
+	const meanwhile = 20
+	for i := range meanwhile {
+		if _, err := s.Cluster.Client().CoreV1().Pods(sandbox.WorkerNamespace).Create(ctx, worker("meanwhile", i), metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		sleep(ctx, t, sandbox.SourceInterval/8)
+	}
+	waitBound(ctx, t, s, "meanwhile", meanwhile)
+	boundOn(ctx, t, s, "meanwhile", near, store)
+	annotated(ctx, t, s, "meanwhile")
+	deleteWorkers(ctx, t, s, "meanwhile")
 	waitLatency(ctx, t, s, near, store, func(mean time.Duration) bool { return mean > 5*time.Millisecond })
 	sleep(ctx, t, 2*sandbox.SourceInterval)
 	const pods = 150
@@ -79,6 +92,7 @@ func TestLimit(t *testing.T) {
 	if rounds := 2 * sandbox.SourceInterval * 11 / 10; took > rounds+time.Second { // a second to see it
 		t.Errorf("waiting pods were bound %v after the path was measured, want two reads of the agents, %v", took, rounds)
 	}
+	annotated(ctx, t, s, "limited")
 	deleteWorkers(ctx, t, s, "limited")
 
 	// Qdrant moves to Neuralrack, from where everything else is beyond 3 ms.
@@ -95,6 +109,7 @@ func TestLimit(t *testing.T) {
 	createWorkers(ctx, t, s, "moved", 30)
 	waitBound(ctx, t, s, "moved", 30)
 	boundOn(ctx, t, s, "moved", far)
+	annotated(ctx, t, s, "moved")
 }
 
 func providerOf(s *sandbox.Sandbox, node string) string {
@@ -143,16 +158,19 @@ func saysWhy(ctx context.Context, t *testing.T, s *sandbox.Sandbox, group, reaso
 	}
 }
 
+// annotated checks what the scheduler wrote on the pods of a group: their node,
+// and that by what was measured then it was within the limit.
 func annotated(ctx context.Context, t *testing.T, s *sandbox.Sandbox, group string) {
 	t.Helper()
 	for _, pod := range workersOf(ctx, t, s, group) {
-		var record struct {
-			Node    string
-			Targets []struct{ Name, Basis string }
-		}
+		var record placement.Record
 		text := pod.Annotations["netlatency.io/placement"]
 		if err := json.Unmarshal([]byte(text), &record); err != nil || record.Node != pod.Spec.NodeName || len(record.Targets) != 1 || record.Targets[0].Name != "qdrant" {
 			t.Errorf("%s on %s is annotated with %q (%v)", pod.Name, pod.Spec.NodeName, text, err)
+			continue
+		}
+		if ms := record.Targets[0].MS; ms == nil || *ms > 3 {
+			t.Errorf("%s was bound to %s beyond its limit of 3 ms: %s", pod.Name, pod.Spec.NodeName, text)
 		}
 	}
 }

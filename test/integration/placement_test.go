@@ -26,6 +26,8 @@ import (
 	schedulingv1 "k8s.io/api/scheduling/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	kubescheduler "k8s.io/kubernetes/pkg/scheduler"
+	"k8s.io/kubernetes/pkg/scheduler/framework"
 
 	"github.com/netlatency/netlatency/pkg/latency"
 	"github.com/netlatency/netlatency/pkg/source"
@@ -154,6 +156,9 @@ func (p *placementTest) recordRTTs(t *testing.T, rtts map[latency.Pair]time.Dura
 	}
 }
 
+// plainProfile is one that our scheduler serves besides, without the plugin.
+const plainProfile = "plain"
+
 // scheduler is a process of ours that serves a profile.
 type scheduler struct {
 	profile string
@@ -188,6 +193,7 @@ profiles:
       targets:
       - name: qdrant
         pods: {labelSelector: {matchLabels: {app: qdrant}}}
+- schedulerName: `+plainProfile+`
 `, parallelism, p.kubeconfig(), sandbox.SchedulerName, p.recording()))
 }
 
@@ -254,7 +260,7 @@ func (s *scheduler) knows(t *testing.T, pairs int) {
 			return false, nil //nolint:nilerr // it has not started yet
 		}
 		known := sandbox.MetricValue(families, "netlatency_matrix_pairs", map[string]string{"profile": s.profile})
-		nodes := sandbox.MetricValue(families, "netlatency_target_nodes", map[string]string{"target": "qdrant"})
+		nodes := sandbox.MetricValue(families, "netlatency_target_nodes", map[string]string{"profile": s.profile, "target": "qdrant"})
 		return int(known) == pairs && nodes == 1, nil
 	})
 }
@@ -507,16 +513,65 @@ func (p *placementTest) isBesideAnother(t *testing.T) {
 	// nothing of each other, and the API server takes both bindings. A kubelet
 	// refuses the second.
 	p.clear(t)
+	p.rush(t, s.profile, corev1.DefaultSchedulerName)
+	twice := p.twice(t)
+	t.Logf("when pods came at once to two schedulers, %d of %d nodes were promised twice", len(twice), placementNodes)
+	for _, node := range twice {
+		admitted, refused, by := p.admitted(t, node)
+		if len(by) < 2 {
+			t.Errorf("%s was promised twice by %v alone", node, by)
+		}
+		if admitted != 1 || refused == 0 {
+			t.Errorf("a kubelet on %s would admit %d pods and refuse %d, want one and the rest", node, admitted, refused)
+		}
+	}
+	// Profiles of one scheduler know of each other.
+	p.clear(t)
+	p.rush(t, s.profile, plainProfile)
+	if twice := p.twice(t); len(twice) > 0 {
+		t.Errorf("nodes with room for one pod were promised twice by profiles of one scheduler: %v", twice)
+	}
+}
+
+// rush has as many pods as three clusters of this size have room for come at
+// once, to profiles in turn, until the nodes are full.
+func (p *placementTest) rush(t *testing.T, profiles ...string) {
+	t.Helper()
 	const pods = 3 * placementNodes
 	for i := range pods {
-		profile := s.profile
-		if i%2 == 0 {
-			profile = corev1.DefaultSchedulerName
-		}
-		p.pod(t, fmt.Sprintf("rush-%02d", i), profile, nil)
+		p.pod(t, fmt.Sprintf("rush-%02d", i), profiles[i%len(profiles)], nil)
 	}
 	waitFor(t.Context(), t, "the nodes to be full", func() (bool, error) { return pods-p.waiting(t) >= placementNodes, nil })
-	t.Logf("when %d pods came at once to two schedulers, %d of %d nodes were promised twice", pods, len(p.twice(t)), placementNodes)
+	sleep(t.Context(), t, 2*time.Second) // for who is late to promise once more
+}
+
+// admitted asks a kubelet's own check which of the workers on a node it would
+// let in, in the order in which they were made, and by which schedulers they
+// came.
+func (p *placementTest) admitted(t *testing.T, name string) (admitted, refused int, by map[string]bool) {
+	t.Helper()
+	node, err := p.Client().CoreV1().Nodes().Get(t.Context(), name, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pods, err := p.Client().CoreV1().Pods(placementSpace).List(t.Context(), metav1.ListOptions{LabelSelector: "app=worker", FieldSelector: "spec.nodeName=" + name})
+	if err != nil {
+		t.Fatal(err)
+	}
+	info := framework.NewNodeInfo()
+	info.SetNode(node)
+	by = make(map[string]bool)
+	for i := range pods.Items {
+		pod := &pods.Items[i]
+		by[pod.Spec.SchedulerName] = true
+		if len(kubescheduler.AdmissionCheck(pod, info, true)) > 0 {
+			refused++
+			continue
+		}
+		admitted++
+		info.AddPod(pod)
+	}
+	return admitted, refused, by
 }
 
 // waiting is how many workers are nowhere.

@@ -134,7 +134,11 @@ func (w World) to(node string, t Target) (float64, bool) {
 			known = append(known, l)
 		}
 	}
-	if len(known) == 0 || float64(len(known))/float64(len(replicas)) < 0.5 {
+	enough := 0.5
+	if t.Aggregation == placement.Worst {
+		enough = 1
+	}
+	if len(known) == 0 || float64(len(known))/float64(len(replicas)) < enough {
 		return 0, false
 	}
 	var total float64
@@ -201,7 +205,7 @@ func (w World) Scores(nodes []string) (costs, scores map[string]float64) {
 		case c <= near:
 			scores[node] = 100
 		default:
-			scores[node] = math.Max(1, math.Min(100, 100*near/c))
+			scores[node] = math.Max(1, 100-10*math.Log2(c/near))
 		}
 	}
 	return costs, scores

@@ -28,6 +28,7 @@ const (
 
 	// What runs in the cluster, and the namespace in which it does.
 	qdrant = "qdrant"
+	agent  = "agent"
 	other  = "other"
 
 	seed = 1
@@ -89,11 +90,11 @@ func (c *cluster) record(path string) error {
 	return f.Close()
 }
 
-// create makes the nodes, of the size that upstream's benchmarks have, Qdrant's
-// pods, which nobody else would make ready, and as many others as run besides,
-// evenly on all nodes.
+// create makes the nodes, of the size that upstream's benchmarks have, an agent
+// on each, Qdrant's pods, which nobody else would make ready, and as many others
+// as run besides, evenly on all nodes.
 func (c *cluster) create(ctx context.Context, client kubernetes.Interface, running int) error {
-	for _, namespace := range []string{qdrant, other} {
+	for _, namespace := range []string{qdrant, agent, other} {
 		if _, err := client.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}, metav1.CreateOptions{}); err != nil {
 			return fmt.Errorf("create namespace: %w", err)
 		}
@@ -146,6 +147,9 @@ func (c *cluster) create(ctx context.Context, client kubernetes.Interface, runni
 	}
 	for i, at := range c.qdrant {
 		run(qdrant, i, at, nil)
+	}
+	for i := range c.network.Names {
+		run(agent, i, i, nil)
 	}
 	for i := range running {
 		run(other, i, i%len(c.network.Names), corev1.ResourceList{

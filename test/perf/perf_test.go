@@ -1,7 +1,7 @@
 package perf
 
 import (
-	"encoding/json"
+	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -17,6 +18,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
 	"k8s.io/component-base/metrics/legacyregistry"
 	"k8s.io/kubernetes/pkg/scheduler"
 	frameworkruntime "k8s.io/kubernetes/pkg/scheduler/framework/runtime"
@@ -131,6 +135,9 @@ type trial struct {
 	done     int      // how many of them are over
 	hints    float64  // and what the counters said then
 	outcomes map[string]float64
+
+	mu    sync.Mutex
+	bound map[string][]time.Time // by namespace, in order
 }
 
 // burst is pods of a kind that come at once.
@@ -161,6 +168,9 @@ func (t *trial) run(b *testing.B) {
 			if err := t.cluster.create(ctx, ctx.Client(), *running); err != nil {
 				return err
 			}
+			if err := t.watch(ctx, ctx.Client()); err != nil {
+				return err
+			}
 			return untilKnown(ctx, len(t.cluster.qdrant))
 		}),
 		perf.WithNodeUpdateFn(func(ctx ktesting.TContext, _ *scheduler.Scheduler, _ *perf.Workload, _ *corev1.NodeList) error {
@@ -170,7 +180,7 @@ func (t *trial) run(b *testing.B) {
 	if b.Failed() {
 		return
 	}
-	if err := t.report(directory); err != nil {
+	if err := t.report(); err != nil {
 		b.Fatal(err)
 	}
 }
@@ -276,7 +286,14 @@ func (t *trial) burstIsOver(ctx ktesting.TContext) error {
 	if err != nil {
 		return err
 	}
+	t.mu.Lock()
+	bound := t.bound[u.namespace]
+	t.mu.Unlock()
+	if len(bound) < 2 {
+		return fmt.Errorf("%d pods of the burst %s were seen to be bound, want at least 2", len(bound), u.namespace)
+	}
 	u.measured = map[string]float64{
+		"pods/s":       float64(len(bound)-1) / bound[len(bound)-1].Sub(bound[0]).Seconds(),
 		"true-cost-ms": 1e3 * cost,
 		"hints/pod":    (hints["hint_used"] - t.hints) / float64(len(placed.Items)),
 	}
@@ -289,35 +306,36 @@ func (t *trial) burstIsOver(ctx ktesting.TContext) error {
 	return nil
 }
 
-// report appends what was measured after the first round to -results.
-// The harness leaves what it measured in a file in directory.
-func (t *trial) report(directory string) error {
-	files, err := filepath.Glob(filepath.Join(directory, "*.json"))
-	if err != nil || len(files) != 1 {
-		return fmt.Errorf("the harness left %d files of results (%w), want one", len(files), err)
-	}
-	data, err := os.ReadFile(files[0])
-	if err != nil {
+// watch notes when pods are bound, until ctx ends. The harness counts them once
+// a second: a burst of two or three seconds it knows to a third, and of a
+// shorter one nothing.
+func (t *trial) watch(ctx context.Context, client kubernetes.Interface) error {
+	t.bound = make(map[string][]time.Time)
+	factory := informers.NewSharedInformerFactory(client, 0)
+	informer := factory.Core().V1().Pods().Informer()
+	if _, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{UpdateFunc: func(before, after any) {
+		was, ok1 := before.(*corev1.Pod)
+		is, ok2 := after.(*corev1.Pod)
+		if !ok1 || !ok2 || was.Spec.NodeName != "" || is.Spec.NodeName == "" {
+			return
+		}
+		now := time.Now()
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		t.bound[is.Namespace] = append(t.bound[is.Namespace], now)
+	}}); err != nil {
 		return err
 	}
-	var items perf.DataItems
-	if err := json.Unmarshal(data, &items); err != nil {
-		return fmt.Errorf("read %s: %w", files[0], err)
-	}
-	throughput := make(map[string]float64) // by namespace
-	for _, item := range items.DataItems {
-		if item.Labels["Metric"] == "SchedulingThroughput" {
-			name := item.Labels["Name"]
-			throughput[name[strings.LastIndex(name, "/")+1:]] = item.Data["Average"]
-		}
-	}
+	factory.StartWithContext(ctx)
+	factory.WaitForCacheSyncWithContext(ctx)
+	return nil
+}
+
+// report appends what was measured after the first round to -results.
+func (t *trial) report() error {
 	var text strings.Builder
 	for _, u := range t.bursts[len(t.kinds):] {
 		fmt.Fprintf(&text, "BenchmarkScheduling/%s/%s/%dnodes/%dpods \t1", t.name, u.name, *nodes, *running)
-		// A burst of less than two seconds has none.
-		if perSecond, ok := throughput[u.namespace]; ok {
-			u.measured["pods/s"] = perSecond
-		}
 		for _, unit := range slices.Sorted(maps.Keys(u.measured)) {
 			fmt.Fprintf(&text, "\t%.4g %s", u.measured[unit], unit)
 		}

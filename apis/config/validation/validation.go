@@ -248,6 +248,9 @@ func validateStaleAfter(path *field.Path, staleAfter metav1.Duration, source con
 func validateTarget(path *field.Path, target config.Target) field.ErrorList {
 	var faults field.ErrorList
 	faults = append(faults, validateName(path.Child("name"), target.Name, contentvalidation.IsDNS1123Label)...)
+	if target.Name == "none" {
+		faults = append(faults, field.Invalid(path.Child("name"), target.Name, "must be another: a pod's annotation netlatency.io/near says none for no targets at all"))
+	}
 	if target.Weight < 1 || target.Weight > 100 {
 		faults = append(faults, field.Invalid(path.Child("weight"), target.Weight, "must be from 1 to 100"))
 	}

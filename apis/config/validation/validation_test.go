@@ -188,6 +188,9 @@ func TestFaultsAreNamedWithTheirPlace(t *testing.T) {
 			`args.providerLabels[2]: Duplicate value: "provider"`,
 			`args.providerLabels[3]: Required value: must not be empty`,
 		}},
+		{"a target that is called as an annotation calls none", func(a *config.NetLatencyArgs) { a.Targets[0].Name, a.Rules = "none", nil }, []string{
+			`args.targets[0].name: Invalid value: "none": must be another: a pod's annotation netlatency.io/near says none for no targets at all`,
+		}},
 		{"targets without a usable name", func(a *config.NetLatencyArgs) {
 			a.Targets[0].Name, a.Targets[1].Name, a.Targets[2].Name = "", "GPU", "GPU"
 			a.Rules = nil

@@ -23,7 +23,9 @@ import (
 	"k8s.io/kubernetes/pkg/scheduler/backend/cache"
 	"k8s.io/kubernetes/pkg/scheduler/framework"
 	"k8s.io/kubernetes/pkg/scheduler/framework/plugins/defaultbinder"
+	"k8s.io/kubernetes/pkg/scheduler/framework/plugins/feature"
 	"k8s.io/kubernetes/pkg/scheduler/framework/plugins/queuesort"
+	"k8s.io/kubernetes/pkg/scheduler/framework/plugins/tainttoleration"
 	frameworkruntime "k8s.io/kubernetes/pkg/scheduler/framework/runtime"
 	schedulermetrics "k8s.io/kubernetes/pkg/scheduler/metrics"
 	st "k8s.io/kubernetes/pkg/scheduler/testing"
@@ -107,7 +109,7 @@ func newArgs(targets ...config.Target) *config.NetLatencyArgs {
 	}
 }
 
-// cluster is a scheduler's framework with our plugin alone, the objects that
+// cluster is a scheduler's framework with our plugin and taints, the objects that
 // its informers see, and the source that the test publishes matrices with.
 type cluster struct {
 	t       testing.TB
@@ -169,6 +171,12 @@ func (c *cluster) filter(pod *corev1.Pod) map[string]string {
 	return reasons
 }
 
+// nobodyNominated stands for a queue in which no pod waits for others to leave a
+// node.
+type nobodyNominated struct{ fwk.PodNominator }
+
+func (nobodyNominated) NominatedPodsForNode(string) []fwk.PodInfo { return nil }
+
 type setting struct {
 	args      *config.NetLatencyArgs
 	objects   []runtime.Object
@@ -223,7 +231,7 @@ func (c *cluster) profile(name string, args runtime.Object, factory frameworkrun
 		}
 		enabled := []schedulerconfig.Plugin{{Name: Name, Weight: 1}}
 		profile.Plugins.PreFilter.Enabled, profile.Plugins.Filter.Enabled = enabled, enabled
-		profile.Plugins.Reserve.Enabled = enabled
+		profile.Plugins.Reserve.Enabled, profile.Plugins.PostBind.Enabled = enabled, enabled
 		profile.Plugins.Bind.Enabled = append(enabled, profile.Plugins.Bind.Enabled...)
 		profile.Plugins.PreScore.Enabled, profile.Plugins.Score.Enabled = enabled, enabled
 		profile.PluginConfig = []schedulerconfig.PluginConfig{{Name: Name, Args: args}}
@@ -232,11 +240,13 @@ func (c *cluster) profile(name string, args runtime.Object, factory frameworkrun
 		tf.RegisterQueueSortPlugin(queuesort.Name, queuesort.New),
 		tf.RegisterBindPlugin(defaultbinder.Name, defaultbinder.New),
 		register,
+		tf.RegisterFilterPlugin(tainttoleration.Name, frameworkruntime.FactoryAdapter(feature.Features{}, tainttoleration.New)),
 	}, name,
 		frameworkruntime.WithClientSet(c.client),
 		frameworkruntime.WithInformerFactory(informerFactory),
 		frameworkruntime.WithEventRecorder(c.events),
 		frameworkruntime.WithSnapshotSharedLister(cache.NewSnapshot(nil, c.nodes)),
+		frameworkruntime.WithPodNominator(nobodyNominated{}),
 	)
 	if err != nil {
 		return nil, err

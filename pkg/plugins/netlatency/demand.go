@@ -1,14 +1,18 @@
 package netlatency
 
 import (
+	"container/list"
+	"context"
 	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	fwk "k8s.io/kube-scheduler/framework"
+	"k8s.io/utils/clock"
 	"k8s.io/utils/lru"
 
 	"github.com/netlatency/netlatency/apis/config"
@@ -102,26 +106,62 @@ func (d *demand) names() []string {
 	return names
 }
 
-// The demands that are kept beyond those of rules: by annotation, or by labels
-// that a target shares with the pod. Each keeps its targets current.
-const maxDemands = 4096
+// What is kept of demands beyond those of rules: by annotation, or by labels
+// that a target shares with the pod. Each target is kept current, with an entry
+// for each pod that it selects, so it is targets that are counted.
+const (
+	maxFollowed = 4096
+	maxTexts    = 4096 // of annotations
+)
 
-// demands is the demands that differ from pod to pod, those used last.
+// idleDemand is how long a demand is kept that nobody asks for: as long as its
+// targets are current they take memory, and a Prometheus is asked about all of
+// their nodes. The scheduler tries a pod again after five minutes at the latest
+// (podMaxInUnschedulablePodsDuration), so one that is pending keeps its demand.
+const idleDemand = 10 * time.Minute
+
+// demandSweep is the time between two looks for idle demands.
+const demandSweep = time.Minute
+
+// demands is the demands that differ from pod to pod. Who asks for one holds mu
+// to look and to note, never while the index is called: SignPod asks under the
+// lock of the scheduling queue. Targets are let go by one goroutine.
 type demands struct {
 	args  *config.NetLatencyArgs
 	index *target.Index
+	clock clock.PassiveClock
+	idle  time.Duration
 	texts *lru.Cache // *near by text of the annotation
+	// wake asks the goroutine to look: there is a first demand, or one to let
+	// go.
+	wake chan struct{}
 
-	mu    sync.Mutex // so that one demand is not made twice
-	byKey *lru.Cache // *demand by key
+	mu       sync.Mutex
+	byKey    map[demandKey]*list.Element
+	order    *list.List // of *keptDemand, the one asked for last in front
+	followed int        // targets of the demands in order
+	dropped  []*demand  // to be let go
 }
 
-func newDemands(args *config.NetLatencyArgs, index *target.Index) *demands {
-	return &demands{args: args, index: index, texts: lru.New(maxDemands), byKey: lru.NewWithEvictionFunc(maxDemands, func(_ lru.Key, value any) {
-		for _, w := range value.(*demand).wants {
-			index.Release(w.runs)
-		}
-	})}
+// demandKey tells demands apart.
+type demandKey struct{ namespace, what, shared string }
+
+type keptDemand struct {
+	key    demandKey
+	demand *demand
+	asked  time.Time // for the last time
+}
+
+func newDemands(args *config.NetLatencyArgs, index *target.Index, clock clock.PassiveClock) *demands {
+	return &demands{
+		args: args, index: index, clock: clock, texts: lru.New(maxTexts),
+		// Pods that wait for a limit ask when there is a new view, within a few
+		// rounds of the source at most.
+		idle:  max(idleDemand, 3*args.Source.Interval()),
+		wake:  make(chan struct{}, 1),
+		byKey: make(map[demandKey]*list.Element),
+		order: list.New(),
+	}
 }
 
 // demandFor is what the pod wants to be near; nil is nothing. fault says what
@@ -159,23 +199,111 @@ func (ds *demands) of(what string, targets []config.Target, shared []string, pod
 	if len(targets) == 0 {
 		return nil, nil
 	}
-	var key strings.Builder
-	key.WriteString(pod.Namespace + "\n" + what)
+	var values strings.Builder
 	for _, label := range shared {
 		if value, ok := pod.Labels[label]; ok {
-			key.WriteString("\n" + label + "=" + value)
+			values.WriteString(label + "=" + value + "\n")
 		}
 	}
-	ds.mu.Lock()
-	defer ds.mu.Unlock()
-	if known, ok := ds.byKey.Get(key.String()); ok {
-		return known.(*demand), nil
+	key := demandKey{pod.Namespace, what, values.String()}
+	if d := ds.known(key); d != nil {
+		return d, nil
 	}
 	d, err := ds.newDemand(targets, pod)
-	if err == nil {
-		ds.byKey.Add(key.String(), d)
+	if err != nil {
+		return nil, err
 	}
-	return d, err
+	return ds.keep(key, d), nil
+}
+
+// known is the demand that is kept for key, nil without; it has been asked for.
+func (ds *demands) known(key demandKey) *demand {
+	ds.mu.Lock()
+	defer ds.mu.Unlock()
+	return ds.ask(key)
+}
+
+func (ds *demands) ask(key demandKey) *demand {
+	e, ok := ds.byKey[key]
+	if !ok {
+		return nil
+	}
+	ds.order.MoveToFront(e)
+	kept := e.Value.(*keptDemand)
+	kept.asked = ds.clock.Now()
+	return kept.demand
+}
+
+// keep makes room for d and keeps it, unless another was kept for key
+// meanwhile; it returns the one that counts.
+func (ds *demands) keep(key demandKey, d *demand) *demand {
+	ds.mu.Lock()
+	defer ds.mu.Unlock()
+	if known := ds.ask(key); known != nil {
+		ds.letGo(d)
+		return known
+	}
+	ds.byKey[key] = ds.order.PushFront(&keptDemand{key: key, demand: d, asked: ds.clock.Now()})
+	if ds.order.Len() == 1 {
+		wakeUp(ds.wake)
+	}
+	for ds.followed += len(d.wants); ds.followed > maxFollowed && ds.order.Len() > 1; {
+		ds.drop(ds.order.Back())
+	}
+	return d
+}
+
+// drop keeps a demand no longer. Who still has it reads from its targets where
+// they last were.
+func (ds *demands) drop(e *list.Element) {
+	kept := ds.order.Remove(e).(*keptDemand)
+	delete(ds.byKey, kept.key)
+	ds.followed -= len(kept.demand.wants)
+	ds.letGo(kept.demand)
+}
+
+func (ds *demands) letGo(d *demand) {
+	ds.dropped = append(ds.dropped, d)
+	wakeUp(ds.wake)
+}
+
+// release lets go of what is no longer kept, and of what nobody has asked for
+// for long; it returns whether any demand is left.
+func (ds *demands) release() (left bool) {
+	ds.mu.Lock()
+	now := ds.clock.Now()
+	for e := ds.order.Back(); e != nil && now.Sub(e.Value.(*keptDemand).asked) >= ds.idle; e = ds.order.Back() {
+		ds.drop(e)
+	}
+	left = ds.order.Len() > 0
+	dropped := ds.dropped
+	ds.dropped = nil
+	ds.mu.Unlock()
+	for _, d := range dropped {
+		for _, w := range d.wants {
+			ds.index.Release(w.runs)
+		}
+	}
+	return left
+}
+
+// forget releases demands as they are dropped or grow idle. It returns when ctx
+// ends.
+func (p *NetLatency) forget(ctx context.Context) {
+	for {
+		left := true
+		p.metrics.guard(ctx, "demands", func(context.Context) { left = p.demands.release() })
+		if left && !p.pause(ctx, demandSweep, p.demands.wake) {
+			return
+		}
+		if !left {
+			select {
+			case <-ctx.Done():
+				return
+			case <-p.demands.wake:
+			}
+		}
+	}
 }
 
 func (ds *demands) newDemand(targets []config.Target, pod *corev1.Pod) (d *demand, err error) {

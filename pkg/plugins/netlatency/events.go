@@ -24,17 +24,22 @@ const (
 // announce tells the pod's owner, once for a pod and a reason, what is out of
 // the ordinary and what to do about it.
 func (p *NetLatency) announce(pod *corev1.Pod, reason, note string) {
-	if p.recorder == nil || !p.announced.first(announcement{pod.UID, reason}) {
+	p.announceOnce(announcement{pod.UID, reason}, pod, reason, note)
+}
+
+func (p *NetLatency) announceOnce(a announcement, pod *corev1.Pod, reason, note string) {
+	if p.recorder == nil || !p.announced.first(a) {
 		return
 	}
-	const most = 1024 // characters of an event's note
+	const most = 1024 // bytes of an event's note
 	p.recorder.Eventf(pod, nil, corev1.EventTypeWarning, reason, "Scheduling", "%s", strings.ToValidUTF8(note[:min(len(note), most)], ""))
 }
 
-// announceFault tells of an annotation that says nothing.
+// announceFault tells of an annotation that says nothing. Who corrects one
+// mistake must be told of the next, so that it is once for each.
 func (p *NetLatency) announceFault(pod *corev1.Pod, fault error) {
 	if fault != nil {
-		p.announce(pod, reasonBadAnnotation, fmt.Sprintf("The annotation %s is not understood, and the rules of scheduler profile %s count instead: %v", nearAnnotation, p.metrics.profile, fault))
+		p.announceOnce(announcement{pod.UID, reasonBadAnnotation + " " + fault.Error()}, pod, reasonBadAnnotation, fmt.Sprintf("The annotation %s is not understood, and the rules of scheduler profile %s count instead: %v", nearAnnotation, p.metrics.profile, fault))
 	}
 }
 
@@ -75,13 +80,17 @@ func listed(names []string) string {
 		rest = fmt.Sprintf(" and %d more", len(names)-most)
 		names = names[:most]
 	}
-	return strings.Join(names, ", ") + rest
+	quoted := make([]string, 0, most)
+	for _, name := range names {
+		quoted = append(quoted, shortened(name)) // an annotation's may be long
+	}
+	return strings.Join(quoted, ", ") + rest
 }
 
 // announcement is what a pod was told.
 type announcement struct {
-	pod    types.UID
-	reason string
+	pod  types.UID
+	what string // the reason, with the mistake if it is one
 }
 
 // announced remembers what pods were told, the last of it: a pod that is tried

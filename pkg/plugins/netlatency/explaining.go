@@ -3,7 +3,9 @@ package netlatency
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -14,16 +16,23 @@ import (
 	"github.com/netlatency/netlatency/pkg/placement"
 )
 
-// PlacementAnnotation says on a pod why it is where it is, as a PlacementRecord
-// in JSON.
+// PlacementAnnotation says on a pod why it is where it is, as a
+// placement.Record in JSON.
 const PlacementAnnotation = "netlatency.io/placement"
 
-// keptByScores stands for the plugins whose scores outvoted the nearest node:
-// it was free.
-const keptByScores = "scores"
+// What kept a pod from the nearest node, where it was not a plugin that refuses
+// the node.
+const (
+	keptByScores = "scores"   // of other plugins: the node was free
+	keptByGone   = "NodeGone" // the node has left meanwhile
+	// Plugins that have reserved for the pod by now, devices or volumes, cannot
+	// be asked any more whether there were any elsewhere.
+	keptByUnknown = "unknown"
+)
 
-// Reserve tells why the pod has come to its node, now that it is known and the
-// snapshot of the cluster is still that of the cycle. It never refuses.
+// Reserve finds out why the pod has come to its node, now that it is known and
+// the snapshot of the cluster is still that of the cycle. It never refuses.
+// PostBind tells of it: what is reserved may yet not be bound.
 func (p *NetLatency) Reserve(ctx context.Context, state fwk.CycleState, pod *corev1.Pod, nodeName string) *fwk.Status {
 	defer func() { p.metrics.survived(ctx, "Reserve", recover()) }()
 	p.waiting.leave(pod.UID)
@@ -42,48 +51,84 @@ func (p *NetLatency) Reserve(ctx context.Context, state fwk.CycleState, pod *cor
 			feasible = append(feasible, node.Node().Name)
 		}
 	}
-	e := c.costs.Explain(nodeName, feasible)
-	kept := ""
-	score := p.band.Score(e.Cost, e.BestCost)
-	if e.Cost != placement.Unknown && score < placement.MaxScore {
-		kept = p.keptFrom(ctx, state, pod, e.Best)
+	e := &explained{Explanation: c.costs.Explain(nodeName, feasible)}
+	e.score = p.band.Score(e.Cost, e.BestCost)
+	if e.Cost != placement.Unknown && e.score < placement.MaxScore {
+		e.keptBy, e.never = p.keptFrom(ctx, state, pod, e.Best)
 	}
-	p.metrics.placed(e, kept)
-	if kept != "" && kept != keptByScores && score < farScore {
-		p.announce(pod, reasonFar, fmt.Sprintf("Placed on %s, %s from its targets on average; %s would have been %s but for the scheduler plugin %s.",
-			nodeName, rounded(e.Cost), e.Best, rounded(e.BestCost), kept))
-	}
+	state.Write(explainedKey, e)
 	if p.args.AnnotatePlacement {
-		text, err := json.Marshal(recordOf(e, kept, p.clock.Since(c.view.matrix.Taken()), c.view.matrix != nil))
-		if err != nil {
-			return nil // there is nothing in it that could fail
+		r := placement.NewRecord(e.Explanation, e.keptBy)
+		if c.view.matrix != nil {
+			r.AgeS = new(p.clock.Since(c.view.matrix.Taken()).Round(100 * time.Millisecond).Seconds())
 		}
-		state.Write(recordKey, record(text))
+		if text, err := json.Marshal(r); err == nil { // there is nothing in it that could fail
+			state.Write(recordKey, record(text))
+		}
 	}
 	return nil
 }
 
+// explained is why a pod is where it is, from Reserve to PostBind.
+type explained struct {
+	placement.Explanation
+	score  int64
+	keptBy string
+	// never says that the pod could not go to the nearest node however free it
+	// were: it has a taint, or is none that the pod's selector chooses.
+	never bool
+}
+
+const explainedKey = Name + "/explained"
+
+// Clone returns the same.
+func (e *explained) Clone() fwk.StateData { return e }
+
 // Below this score a place is more than twice as far as those that count as
 // nearest.
-const farScore = placement.MaxScore / 2
+const farScore = placement.MaxScore - placement.PointsPerDoubling
 
 // Unreserve does nothing: a pod that is tried again passes PreFilter.
 func (p *NetLatency) Unreserve(context.Context, fwk.CycleState, *corev1.Pod, string) {}
 
+// PostBind counts the placement, and tells of it if it is far for a reason.
+func (p *NetLatency) PostBind(ctx context.Context, state fwk.CycleState, pod *corev1.Pod, nodeName string) {
+	defer func() { p.metrics.survived(ctx, "PostBind", recover()) }()
+	data, err := state.Read(explainedKey)
+	if err != nil {
+		return // the pod has no targets
+	}
+	e, ok := data.(*explained)
+	if !ok {
+		return
+	}
+	p.metrics.placed(e)
+	if e.keptBy != "" && e.keptBy != keptByScores && e.keptBy != keptByUnknown && !e.never && e.score < farScore {
+		p.announce(pod, reasonFar, fmt.Sprintf("Placed on %s, %s from its targets on average; %s would have been %s but for the scheduler plugin %s.",
+			nodeName, rounded(e.Cost), e.Best, rounded(e.BestCost), e.keptBy))
+	}
+}
+
 // keptFrom is what keeps the pod from the node called best: the plugin whose
-// filter refuses it, or others' scores.
-func (p *NetLatency) keptFrom(ctx context.Context, state fwk.CycleState, pod *corev1.Pod, best string) string {
+// filter refuses it, or others' scores; and whether that would do so whatever
+// pods left the node. Our own limits are the pod's wish and no such obstacle.
+func (p *NetLatency) keptFrom(ctx context.Context, state fwk.CycleState, pod *corev1.Pod, best string) (by string, never bool) {
 	node, err := p.handle.SnapshotSharedLister().NodeInfos().Get(best)
 	if err != nil {
-		return "NodeGone"
+		return keptByGone, false
 	}
 	free := *pod
 	free.Spec.NodeName = "" // the pod is assumed to be on its node already
-	status := p.handle.RunFilterPlugins(ctx, state, &free, node)
-	if status.IsSuccess() {
-		return keptByScores
+	status := p.handle.RunFilterPluginsWithNominatedPods(ctx, state, &free, node)
+	switch {
+	case !status.IsSuccess():
+		return status.Plugin(), status.Code() == fwk.UnschedulableAndUnresolvable && status.Plugin() != Name
+	case len(pod.Spec.ResourceClaims) > 0 || slices.ContainsFunc(pod.Spec.Volumes, func(v corev1.Volume) bool {
+		return v.PersistentVolumeClaim != nil || v.Ephemeral != nil
+	}):
+		return keptByUnknown, false
 	}
-	return status.Plugin()
+	return keptByScores, false
 }
 
 const recordKey = PlacementAnnotation
@@ -94,60 +139,18 @@ type record string
 // Clone returns the same.
 func (r record) Clone() fwk.StateData { return r }
 
-// PlacementRecord is an explanation as the annotation has it. Latencies are in
-// milliseconds.
-type PlacementRecord struct {
-	Node    string         `json:"node"`
-	CostMS  *float64       `json:"costMs,omitempty"` // absent where it is unknown
-	Targets []TargetRecord `json:"targets,omitempty"`
-	Best    string         `json:"best,omitempty"`
-	BestMS  *float64       `json:"bestMs,omitempty"`
-	Kept    string         `json:"keptBy,omitempty"`
-	Rank    int            `json:"rank,omitempty"`
-	Of      int            `json:"of,omitempty"`
-	AgeS    *float64       `json:"matrixAgeSeconds,omitempty"`
-}
-
-// TargetRecord is what one target adds to the cost in a PlacementRecord.
-type TargetRecord struct {
-	Name   string   `json:"name"`
-	MS     *float64 `json:"ms,omitempty"`
-	Weight int      `json:"weight"`
-	Basis  string   `json:"basis"`
-}
-
-// maxRecorded bounds the targets in an annotation.
-const maxRecorded = 16
-
-func recordOf(e placement.Explanation, kept string, age time.Duration, measured bool) PlacementRecord {
-	r := PlacementRecord{
-		Node: e.Node, CostMS: milliseconds(e.Cost), Best: e.Best, BestMS: milliseconds(e.BestCost), Kept: kept, Rank: e.Rank, Of: e.Of,
-	}
-	for _, part := range e.Parts[:min(len(e.Parts), maxRecorded)] {
-		r.Targets = append(r.Targets, TargetRecord{Name: part.Target, MS: milliseconds(part.Latency), Weight: part.Weight, Basis: part.Basis.String()})
-	}
-	if measured {
-		seconds := age.Round(100 * time.Millisecond).Seconds()
-		r.AgeS = &seconds
-	}
-	return r
-}
-
-// milliseconds is d to the microsecond; nil if it is unknown.
-func milliseconds(d time.Duration) *float64 {
-	if d == placement.Unknown {
-		return nil
-	}
-	ms := float64(d.Round(time.Microsecond)) / float64(time.Millisecond)
-	return &ms
-}
-
 func rounded(d time.Duration) time.Duration { return d.Round(10 * time.Microsecond) }
 
 // Bind binds the pod with the annotation if there is one for it, and leaves
 // all others to the next plugin. The API server puts the annotations of a
 // Binding onto the pod, so that no right to change pods is needed.
-func (p *NetLatency) Bind(ctx context.Context, state fwk.CycleState, pod *corev1.Pod, nodeName string) *fwk.Status {
+func (p *NetLatency) Bind(ctx context.Context, state fwk.CycleState, pod *corev1.Pod, nodeName string) (status *fwk.Status) {
+	defer func() {
+		// Not Skip: the pod may be bound by now.
+		if p.metrics.survived(ctx, "Bind", recover()) {
+			status = fwk.AsStatus(errors.New("binding the pod with its annotation failed"))
+		}
+	}()
 	data, err := state.Read(recordKey)
 	if err != nil {
 		return fwk.NewStatus(fwk.Skip)
@@ -174,10 +177,10 @@ func (p *NetLatency) Bind(ctx context.Context, state fwk.CycleState, pod *corev1
 }
 
 // placed counts a placement.
-func (m *profileMetrics) placed(e placement.Explanation, kept string) {
+func (m *profileMetrics) placed(e *explained) {
 	switch {
 	case e.Cost == placement.Unknown:
-		m.placements.WithLabelValues(m.profile, latency.Unknown.String(), kept).Inc()
+		m.placements.WithLabelValues(m.profile, latency.Unknown.String(), e.keptBy).Inc()
 		return
 	case len(e.Parts) == 0:
 		return
@@ -186,7 +189,9 @@ func (m *profileMetrics) placed(e placement.Explanation, kept string) {
 	for _, part := range e.Parts {
 		weakest = min(weakest, part.Basis)
 	}
-	m.placements.WithLabelValues(m.profile, weakest.String(), kept).Inc()
+	m.placements.WithLabelValues(m.profile, weakest.String(), e.keptBy).Inc()
 	m.cost.Observe(e.Cost.Seconds())
-	m.excess.Observe(max(0, e.Cost-e.BestCost).Seconds())
+	if !e.never {
+		m.excess.Observe(max(0, e.Cost-e.BestCost).Seconds())
+	}
 }

@@ -1,6 +1,7 @@
 package netlatency
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -10,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	clienttesting "k8s.io/client-go/testing"
 	"k8s.io/kubernetes/pkg/scheduler/framework"
+	st "k8s.io/kubernetes/pkg/scheduler/testing"
 	tf "k8s.io/kubernetes/pkg/scheduler/testing/framework"
 
 	"github.com/netlatency/netlatency/apis/config"
@@ -42,12 +44,14 @@ func (c *cluster) place(pod *corev1.Pod, node string, feasible ...string) *corev
 	if status := c.fwk.RunBindPlugins(c.ctx, state, assumed, node); !status.IsSuccess() {
 		c.t.Fatal(status.AsError())
 	}
+	c.fwk.RunPostBindPlugins(c.ctx, state, assumed, node)
 	return binding
 }
 
 func TestWhyAPodIsWhereItIs(t *testing.T) {
 	objects := []runtime.Object{node("near"), node("middle"), node("far"), node("dark"), qdrant("q-0", "store")}
 	measured := rtts{{"near", "store"}: 1 * ms, {"middle", "store"}: 1500 * ms / 1000, {"far", "store"}: 9 * ms}
+	tainted := st.MakeNode().Name("tainted").Taints([]corev1.Taint{{Key: "gpu", Effect: corev1.TaintEffectNoSchedule}}).Obj()
 	limit := limited(qdrantTarget(), config.UnknownAllow)
 	limit.MaxRTT.Duration = ms / 2
 	all := []string{"near", "middle", "far", "dark"}
@@ -78,6 +82,23 @@ func TestWhyAPodIsWhereItIs(t *testing.T) {
 			`{"node":"dark","targets":[{"name":"qdrant","weight":1,"basis":"unknown"}],"best":"near","bestMs":1,"matrixAgeSeconds":0}`,
 			"basis=unknown kept_by= 1", ""},
 	}
+	t.Run("the nearest is none that the pod could ever go to", func(t *testing.T) {
+		c := newCluster(t, setting{args: newArgs(qdrantTarget()), objects: append(objects, tainted)})
+		measured := maps.Clone(measured)
+		measured[[2]string{"tainted", "store"}] = ms / 10
+		c.measure(measured)
+		c.place(worker(), "near", all...)
+		metrics := exposed(t, c.plugin.metrics.profile)
+		if want := "netlatency_placements_total basis=measured kept_by=TaintToleration 1"; !slices.Contains(metrics, want) {
+			t.Errorf("%q is not among the metrics\n%s", want, strings.Join(metrics, "\n"))
+		}
+		if n := len(c.events.Events); n > 0 {
+			t.Errorf("%d events, want none", n)
+		}
+		if cost, excess := observed(t, c.plugin.metrics.cost), observed(t, c.plugin.metrics.excess); cost != 1 || excess != 0 {
+			t.Errorf("%d costs and %d excesses are counted, want 1 and 0", cost, excess)
+		}
+	})
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			args := newArgs(tt.target)
@@ -103,6 +124,23 @@ func TestWhyAPodIsWhereItIs(t *testing.T) {
 				t.Errorf("event is %q, want %q", event, tt.event)
 			}
 		})
+	}
+}
+
+func TestWhatIsReservedAndNotBoundIsNotCounted(t *testing.T) {
+	c := newCluster(t, setting{args: newArgs(qdrantTarget()), objects: []runtime.Object{node("a"), qdrant("q-0", "store")}})
+	c.measure(rtts{{"a", "store"}: 1 * ms})
+	state, assumed := framework.NewCycleState(), worker()
+	assumed.Spec.NodeName = "a"
+	if status := c.fwk.RunReservePluginsReserve(c.ctx, state, assumed, "a"); !status.IsSuccess() {
+		t.Fatal(status.AsError())
+	}
+	c.fwk.RunReservePluginsUnreserve(c.ctx, state, assumed, "a")
+	if n := observed(t, c.plugin.metrics.cost); n != 0 {
+		t.Errorf("%d placements are counted, want none", n)
+	}
+	if c.place(worker(), "a", "a"); observed(t, c.plugin.metrics.cost) != 1 || observed(t, c.plugin.metrics.excess) != 1 {
+		t.Error("a pod that was bound is not counted once")
 	}
 }
 

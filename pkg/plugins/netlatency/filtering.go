@@ -14,6 +14,7 @@ import (
 func (p *NetLatency) PreFilter(ctx context.Context, state fwk.CycleState, pod *corev1.Pod, _ []fwk.NodeInfo) (_ *fwk.PreFilterResult, status *fwk.Status) {
 	defer func() {
 		if p.metrics.survived(ctx, "PreFilter", recover()) {
+			p.waiting.leave(pod.UID)
 			status = fwk.NewStatus(fwk.Skip)
 		}
 	}()

@@ -30,6 +30,16 @@ func counted(tb testing.TB, counter metrics.CounterMetric) float64 {
 	return value
 }
 
+// observed is how many observations a histogram has.
+func observed(tb testing.TB, histogram metrics.ObserverMetric) int {
+	tb.Helper()
+	count, err := testutil.GetHistogramMetricCount(histogram)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return int(count)
+}
+
 // exposed is the lines of the scheduler's metrics that are ours and about
 // profile.
 func exposed(t *testing.T, profile string) []string {

@@ -3,13 +3,20 @@ package netlatency
 import (
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/selection"
+	contentvalidation "k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/netlatency/netlatency/apis/config"
@@ -55,8 +62,9 @@ func (ds *demands) parse(text string) *near {
 //	         "resource(" name ")" / "service(" [ namespace "/" ] name ")"
 //	option = key "=" value
 //
-// where a name is that of one of the targets known, and selectors are written
-// as for kubectl. docs/configuration.md has the options.
+// where a name is that of one of the targets known, SP is any white space, and
+// selectors are written as for kubectl. docs/configuration.md has the options.
+// No two of the targets have the same name, nor choose the same.
 func parseNear(text string, known []config.Target) ([]config.Target, error) {
 	if len(text) > maxNearBytes {
 		return nil, fmt.Errorf("it has %d bytes; at most %d are read", len(text), maxNearBytes)
@@ -68,13 +76,13 @@ func parseNear(text string, known []config.Target) ([]config.Target, error) {
 		return nil, errors.New(`it is empty; name targets, as in "qdrant; pods(app=redis) weight=2", or say none`)
 	}
 	var targets []config.Target
-	for _, part := range split(text, ';') {
+	for _, part := range split(text, func(r rune) bool { return r == ';' }) {
 		t, err := parseTarget(part, known)
 		if err != nil {
 			return nil, err
 		}
-		if slices.ContainsFunc(targets, func(other config.Target) bool { return other.Name == t.Name }) {
-			return nil, fmt.Errorf("%s is named twice; give it once, with a weight", t.Name)
+		if slices.ContainsFunc(targets, func(other config.Target) bool { return isAgain(t, other) }) {
+			return nil, fmt.Errorf("%s is named twice; give it once, with a weight", shortened(t.Name))
 		}
 		if targets = append(targets, t); len(targets) > maxNearTargets {
 			return nil, fmt.Errorf("it names more than %d targets", maxNearTargets)
@@ -83,28 +91,52 @@ func parseNear(text string, known []config.Target) ([]config.Target, error) {
 	return targets, nil
 }
 
+// isAgain reports whether t is other once more. Of those that an annotation
+// describes it is the choice that counts, not how it is written.
+func isAgain(t, other config.Target) bool {
+	if !isDescribed(t) || !isDescribed(other) {
+		return t.Name == other.Name
+	}
+	choice := func(t config.Target) config.Target {
+		return config.Target{Pods: t.Pods, Nodes: t.Nodes, Service: t.Service}
+	}
+	return equality.Semantic.DeepEqual(choice(t), choice(other))
+}
+
+// isDescribed reports whether t is spelled out in an annotation: no name of the
+// configuration has a parenthesis.
+func isDescribed(t config.Target) bool { return strings.Contains(t.Name, "(") }
+
 // split cuts text at separators that are not within parentheses.
-func split(text string, separator byte) []string {
+func split(text string, isSeparator func(rune) bool) []string {
 	var parts []string
 	depth, from := 0, 0
-	for i := range len(text) {
-		switch text[i] {
-		case '(':
+	for i, r := range text {
+		switch {
+		case r == '(':
 			depth++
-		case ')':
-			depth--
-		case separator:
-			if depth <= 0 {
-				parts = append(parts, text[from:i])
-				from = i + 1
-			}
+		case r == ')':
+			depth = max(0, depth-1)
+		case depth == 0 && isSeparator(r):
+			parts = append(parts, text[from:i])
+			from = i + utf8.RuneLen(r)
 		}
 	}
 	return append(parts, text[from:])
 }
 
+// shortened is text as a message quotes it: the cause comes after it, and must
+// survive that an event's note is cut.
+func shortened(text string) string {
+	const most = 100
+	if len(text) > most {
+		return strings.ToValidUTF8(text[:most], "") + "…"
+	}
+	return strings.ToValidUTF8(text, "")
+}
+
 func parseTarget(text string, known []config.Target) (config.Target, error) {
-	words := slices.DeleteFunc(split(strings.TrimSpace(text), ' '), func(word string) bool { return word == "" })
+	words := slices.DeleteFunc(split(text, unicode.IsSpace), func(word string) bool { return word == "" })
 	if len(words) == 0 {
 		return config.Target{}, errors.New("a target is empty; remove the semicolon before or after it")
 	}
@@ -112,18 +144,20 @@ func parseTarget(text string, known []config.Target) (config.Target, error) {
 	if err != nil {
 		return config.Target{}, err
 	}
-	seen := make(map[string]bool)
+	name := shortened(t.Name)
+	given := make(map[string]string)
 	for _, option := range words[1:] {
 		key, value, ok := strings.Cut(option, "=")
-		if !ok || value == "" {
-			return config.Target{}, fmt.Errorf("%s: %q is no option; options are %s, as in weight=2", t.Name, option, strings.Join(options, ", "))
+		if !ok || value == "" || strings.Contains(key, "(") {
+			return config.Target{}, fmt.Errorf("%s: %q is no option; options are %s, as in weight=2, and a semicolon goes before another target",
+				name, shortened(option), strings.Join(options, ", "))
 		}
-		if seen[key] {
-			return config.Target{}, fmt.Errorf("%s: %s is given twice", t.Name, key)
+		if _, again := given[key]; again {
+			return config.Target{}, fmt.Errorf("%s: %s is given twice", name, key)
 		}
-		seen[key] = true
+		given[key] = value
 		if err := setOption(&t, key, value); err != nil {
-			return config.Target{}, fmt.Errorf("%s: %w", t.Name, err)
+			return config.Target{}, fmt.Errorf("%s: %w", name, err)
 		}
 	}
 	if t.MaxRTT != nil && t.WhenUnknown == "" {
@@ -133,14 +167,25 @@ func parseTarget(text string, known []config.Target) (config.Target, error) {
 	if t.Service != nil && t.Service.Namespace == "" {
 		checked.Service = &config.ServiceTarget{Namespace: "own", Name: t.Service.Name}
 	}
-	if faults := validation.ValidateTarget(field.NewPath(t.Name), checked); len(faults) > 0 {
+	if faults := validation.ValidateTarget(field.NewPath(name), checked); len(faults) > 0 {
+		if value := reflect.ValueOf(faults[0].BadValue); value.Kind() == reflect.String {
+			faults[0].BadValue = shortened(value.String())
+		}
 		return config.Target{}, faults[0]
+	}
+	if isDescribed(t) {
+		// What else it is chosen by tells it from others with the same labels.
+		for _, key := range []string{"namespace", "same"} {
+			if value, ok := given[key]; ok {
+				t.Name += " " + key + "=" + value
+			}
+		}
 	}
 	return t, nil
 }
 
 func parseWhat(what string, known []config.Target) (config.Target, error) {
-	kind, rest, isSelection := strings.Cut(what, "(")
+	kind, _, isSelection := strings.Cut(what, "(")
 	if !isSelection {
 		i := slices.IndexFunc(known, func(t config.Target) bool { return t.Name == what })
 		if i < 0 {
@@ -148,22 +193,30 @@ func parseWhat(what string, known []config.Target) (config.Target, error) {
 			for _, t := range known {
 				names = append(names, t.Name)
 			}
-			return config.Target{}, fmt.Errorf("there is no target %q; the configuration has %s, others are written as pods(...), nodes(...), resource(...) or service(...)", what, listed(names))
+			return config.Target{}, fmt.Errorf("there is no target %q; the configuration has %s, others are written as pods(...), nodes(...), resource(...) or service(...)", shortened(what), listed(names))
 		}
 		return *known[i].DeepCopy(), nil
 	}
-	inner, closed := strings.CutSuffix(rest, ")")
-	if !closed {
-		return config.Target{}, fmt.Errorf("%s lacks its closing parenthesis", what)
+	end := closing(what)
+	if end < 0 {
+		return config.Target{}, fmt.Errorf("%s lacks its closing parenthesis", shortened(oneLine(what)))
+	}
+	inner, rest := what[len(kind)+1:end], what[end+1:]
+	what = oneLine(what[:end+1])
+	if rest != "" {
+		return config.Target{}, fmt.Errorf("%s: after its parenthesis comes %q; put a space before an option, a semicolon before another target", shortened(what), shortened(rest))
 	}
 	t := config.Target{Name: what, Weight: 1, Aggregation: config.AggregationMean}
 	switch kind {
 	case "pods", "nodes":
-		selector, err := metav1.ParseToLabelSelector(inner)
+		selector, err := parseSelector(inner)
 		if err != nil {
-			return config.Target{}, fmt.Errorf("%s: %w", what, err)
+			return config.Target{}, fmt.Errorf("%s: %w", shortened(what), err)
 		}
 		if kind == "pods" {
+			if !canBeLookedUp(selector) {
+				return config.Target{}, fmt.Errorf("%s gives no label a value, and all pods would have to be looked at each time that one changes; add a term with =, == or in, as in pods(app=redis,!debug)", shortened(what))
+			}
 			t.Pods = &config.PodsTarget{LabelSelector: selector}
 		} else {
 			t.Nodes = &config.NodesTarget{LabelSelector: selector}
@@ -174,14 +227,85 @@ func parseWhat(what string, known []config.Target) (config.Target, error) {
 		t.Service = &config.ServiceTarget{Name: inner}
 		if namespace, name, both := strings.Cut(inner, "/"); both {
 			if namespace == "" {
-				return config.Target{}, fmt.Errorf("%s has an empty namespace; leave the slash out for the pod's own", what)
+				return config.Target{}, fmt.Errorf("%s has an empty namespace; leave the slash out for the pod's own", shortened(what))
 			}
 			t.Service = &config.ServiceTarget{Namespace: namespace, Name: name}
 		}
 	default:
-		return config.Target{}, fmt.Errorf("%s: %q is none of pods, nodes, resource and service", what, kind)
+		return config.Target{}, fmt.Errorf("%s: %q is none of pods, nodes, resource and service", shortened(what), shortened(kind))
 	}
 	return t, nil
+}
+
+// closing is the place in what of the parenthesis that closes its first; −1 if
+// there is none.
+func closing(what string) int {
+	depth := 0
+	for i := range len(what) {
+		switch what[i] {
+		case '(':
+			depth++
+		case ')':
+			if depth--; depth == 0 {
+				return i
+			}
+		}
+	}
+	return -1
+}
+
+// oneLine is text with single spaces for its white space: names and messages
+// are read in tables.
+func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }
+
+// parseSelector is metav1.ParseToLabelSelector, but that it refuses what that
+// would silently change, and takes != as kubectl does.
+func parseSelector(text string) (*metav1.LabelSelector, error) {
+	terms, err := labels.ParseToRequirements(text, field.WithPath(field.NewPath("selector")))
+	if err != nil {
+		// The parser quotes words, which may be long.
+		words := strings.Fields(err.Error())
+		for i, word := range words {
+			words[i] = shortened(word)
+		}
+		return nil, errors.New(strings.Join(words, " "))
+	}
+	selector := &metav1.LabelSelector{MatchLabels: map[string]string{}, MatchExpressions: []metav1.LabelSelectorRequirement{}}
+	for _, term := range terms {
+		values := term.Values().List()
+		add := func(operator metav1.LabelSelectorOperator) {
+			selector.MatchExpressions = append(selector.MatchExpressions, metav1.LabelSelectorRequirement{Key: term.Key(), Operator: operator, Values: values})
+		}
+		switch term.Operator() {
+		case selection.Equals, selection.DoubleEquals:
+			// In a map the second would take the place of the first.
+			switch before, again := selector.MatchLabels[term.Key()]; {
+			case again && before == values[0]:
+				return nil, fmt.Errorf("%s is given twice; give it once", shortened(term.Key()))
+			case again:
+				return nil, fmt.Errorf("%s is given twice; write %[1]s in (%s,%s) for either", shortened(term.Key()), before, values[0])
+			}
+			selector.MatchLabels[term.Key()] = values[0]
+		case selection.In:
+			add(metav1.LabelSelectorOpIn)
+		case selection.NotIn, selection.NotEquals:
+			add(metav1.LabelSelectorOpNotIn)
+		case selection.Exists:
+			add(metav1.LabelSelectorOpExists)
+		case selection.DoesNotExist:
+			add(metav1.LabelSelectorOpDoesNotExist)
+		default:
+			return nil, fmt.Errorf("%s is compared by > or <, which choose no pods and nodes; name the values, as in %[1]s in (4,8)", shortened(term.Key()))
+		}
+	}
+	return selector, nil
+}
+
+// canBeLookedUp reports whether the pods of a selector can be found by one of
+// their labels. An empty selector is refused for what it is.
+func canBeLookedUp(selector *metav1.LabelSelector) bool {
+	return len(selector.MatchLabels) > 0 || len(selector.MatchExpressions) == 0 ||
+		slices.ContainsFunc(selector.MatchExpressions, func(r metav1.LabelSelectorRequirement) bool { return r.Operator == metav1.LabelSelectorOpIn })
 }
 
 var options = []string{"weight", "aggregation", "quantile", "maxRTT", "whenUnknown", "namespace", "same"}
@@ -191,7 +315,7 @@ func setOption(t *config.Target, key, value string) error {
 	case "weight":
 		weight, err := strconv.ParseInt(value, 10, 32)
 		if err != nil {
-			return fmt.Errorf("weight=%s must be a whole number from 1 to 100", value)
+			return fmt.Errorf("weight=%s must be a whole number from 1 to 100", shortened(value))
 		}
 		t.Weight = int32(weight)
 	case "aggregation":
@@ -199,18 +323,25 @@ func setOption(t *config.Target, key, value string) error {
 	case "quantile":
 		quantile, err := strconv.ParseFloat(value, 64)
 		if err != nil {
-			return fmt.Errorf("quantile=%s must be 0.5, 0.9 or 0.99", value)
+			return fmt.Errorf("quantile=%s must be 0.5, 0.9 or 0.99", shortened(value))
 		}
 		t.Quantile = &quantile
 	case "maxRTT":
 		limit, err := time.ParseDuration(value)
 		if err != nil {
-			return fmt.Errorf("maxRTT=%s must be a duration, such as 3ms", value)
+			return fmt.Errorf("maxRTT=%s must be a duration, such as 3ms", shortened(value))
 		}
 		t.MaxRTT = &metav1.Duration{Duration: limit}
 	case "whenUnknown":
 		t.WhenUnknown = config.UnknownPolicy(value)
 	case "namespace", "same":
+		if t.Service != nil && key == "namespace" {
+			namespace := value
+			if len(contentvalidation.IsDNS1123Label(value)) > 0 { // several, or *
+				namespace = "NAMESPACE"
+			}
+			return fmt.Errorf("namespace is for pods alone, a Service is in one; write service(%s/%s)", namespace, shortened(t.Service.Name))
+		}
 		if t.Pods == nil {
 			return fmt.Errorf("%s is for pods alone", key)
 		}
@@ -223,7 +354,7 @@ func setOption(t *config.Target, key, value string) error {
 			t.Pods.Namespaces, t.Pods.NamespaceSelector = strings.Split(value, ","), nil
 		}
 	default:
-		return fmt.Errorf("%q is no option; options are %s", key, strings.Join(options, ", "))
+		return fmt.Errorf("%q is no option; options are %s", shortened(key), strings.Join(options, ", "))
 	}
 	return nil
 }
@@ -231,9 +362,8 @@ func setOption(t *config.Target, key, value string) error {
 // inNamespaceOf is t with the pod's namespace where an annotation gave none.
 // Those of the configuration know theirs: none is all.
 func inNamespaceOf(pod *corev1.Pod, t config.Target) config.Target {
-	fromAnnotation := strings.Contains(t.Name, "(") // no name of the configuration has one
 	switch {
-	case !fromAnnotation:
+	case !isDescribed(t):
 	case t.Service != nil && t.Service.Namespace == "":
 		t.Service = &config.ServiceTarget{Namespace: pod.Namespace, Name: t.Service.Name}
 	case t.Pods != nil && len(t.Pods.Namespaces) == 0 && t.Pods.NamespaceSelector == nil:

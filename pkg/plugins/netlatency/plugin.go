@@ -79,6 +79,7 @@ var (
 	_ fwk.SignPlugin        = &NetLatency{}
 	_ fwk.ReservePlugin     = &NetLatency{}
 	_ fwk.BindPlugin        = &NetLatency{}
+	_ fwk.PostBindPlugin    = &NetLatency{}
 )
 
 // New returns the factory of the plugin for all profiles of one scheduler.
@@ -123,7 +124,7 @@ func newPlugin(ctx context.Context, args *config.NetLatencyArgs, handle fwk.Hand
 		band:     placement.Band{Ratio: args.Band.Ratio, Floor: args.Band.Floor.Duration},
 		rules:    rules,
 		targets:  targets,
-		demands:  newDemands(args, targets),
+		demands:  newDemands(args, targets, clock),
 		handle:   handle,
 		pods:     factory.Core().V1().Pods().Lister(),
 		nodes:    factory.Core().V1().Nodes().Lister(),
@@ -155,6 +156,7 @@ func newPlugin(ctx context.Context, args *config.NetLatencyArgs, handle fwk.Hand
 	go p.metrics.guard(ctx, "targets", targets.Run)
 	go p.metrics.guard(ctx, "views", p.run)
 	go p.metrics.guard(ctx, "waiting pods", p.admit)
+	go p.metrics.guard(ctx, "demands", p.forget)
 	return p, nil
 }
 

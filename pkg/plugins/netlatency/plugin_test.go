@@ -64,7 +64,7 @@ func TestATargetThatMovesTakesTheNextPodsAlong(t *testing.T) {
 		{"b", "store-a"}: 4 * ms, {"b", "store-b"}: 1 * ms,
 	})
 	feasible := []string{"a", "b"}
-	if diff := cmp.Diff(map[string]int64{"a": 100, "b": 27}, c.score(worker(), feasible...)); diff != "" {
+	if diff := cmp.Diff(map[string]int64{"a": 100, "b": 81}, c.score(worker(), feasible...)); diff != "" {
 		t.Errorf("before the move (-want +got):\n%s", diff)
 	}
 	pods := c.client.CoreV1().Pods("search")
@@ -75,7 +75,7 @@ func TestATargetThatMovesTakesTheNextPodsAlong(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "pods follow the target", func() bool {
-		return cmp.Equal(map[string]int64{"a": 27, "b": 100}, c.score(worker(), feasible...))
+		return cmp.Equal(map[string]int64{"a": 81, "b": 100}, c.score(worker(), feasible...))
 	})
 }
 
@@ -107,7 +107,7 @@ func TestThePluginFollowsByItself(t *testing.T) {
 		scoresBecome("a node that joins is estimated by its group", map[string]int64{"a-1": 100, "a-2": 100, "a-3": 100})
 		c.measure(rtts{{"a-1", "store"}: 1 * ms, {"a-2", "store"}: 2 * ms})
 		// a-3 is nearer to the lower median, 1 ms, than to the mean of the two.
-		scoresBecome("the next matrix is used", map[string]int64{"a-1": 100, "a-2": 55, "a-3": 91})
+		scoresBecome("the next matrix is used", map[string]int64{"a-1": 100, "a-2": 91, "a-3": 98})
 	})
 	t.Run("a matrix that none follows grows stale", func(t *testing.T) {
 		args := newArgs(qdrantTarget())
@@ -130,7 +130,7 @@ func TestTheFirstPodIsNotPlacedBlind(t *testing.T) {
 	}
 	// The source has published; the plugin's own goroutine has not got to it.
 	c.sources.opened[0].publish(rtts{{"a", "store"}: 1 * ms, {"b", "store"}: 2 * ms}.matrix(c.clock.Now()))
-	if diff := cmp.Diff(map[string]int64{"a": 100, "b": 55}, c.score(worker())); diff != "" {
+	if diff := cmp.Diff(map[string]int64{"a": 100, "b": 91}, c.score(worker())); diff != "" {
 		t.Errorf("scores (-want +got):\n%s", diff)
 	}
 }
@@ -152,7 +152,7 @@ func TestTheFirstPodIsPlacedAmongAllNodes(t *testing.T) {
 		t.Errorf("scores by the view that was made while the nodes came in (-want +got):\n%s", diff)
 	}
 	c.plugin.nodesSynced = synced
-	if diff := cmp.Diff(map[string]int64{"a": 100, "b": 55}, c.score(worker())); diff != "" {
+	if diff := cmp.Diff(map[string]int64{"a": 100, "b": 91}, c.score(worker())); diff != "" {
 		t.Errorf("scores once all nodes are in (-want +got):\n%s", diff)
 	}
 }
@@ -178,7 +178,7 @@ func TestProfilesShareASource(t *testing.T) {
 	}
 	shared.opened[0].publish(rtts{{"a", "store"}: 1 * ms, {"b", "store"}: 2 * ms}.matrix(c.clock.Now()))
 	for _, f := range frameworks {
-		if diff := cmp.Diff(map[string]int64{"a": 100, "b": 55}, c.scoreIn(f, worker())); diff != "" {
+		if diff := cmp.Diff(map[string]int64{"a": 100, "b": 91}, c.scoreIn(f, worker())); diff != "" {
 			t.Errorf("scores of %s (-want +got):\n%s", f.ProfileName(), diff)
 		}
 	}

@@ -44,7 +44,7 @@ func TestScores(t *testing.T) {
 				{"middle", "store"}: 2500 * time.Microsecond, {"far", "store"}: 8 * ms,
 			},
 			// The band is 0.1 ms: both near nodes are equally near.
-			want: map[string]int64{"near-1": 100, "near-2": 100, "middle": 24, "far": 7},
+			want: map[string]int64{"near-1": 100, "near-2": 100, "middle": 79, "far": 62},
 		},
 		{
 			name:    "when the near nodes are full, the next tier is the best there is",
@@ -54,7 +54,7 @@ func TestScores(t *testing.T) {
 				{"near", "store"}: 500 * time.Microsecond, {"middle", "store"}: 2500 * time.Microsecond, {"far", "store"}: 8 * ms,
 			},
 			feasible: []string{"middle", "far"},
-			want:     map[string]int64{"middle": 100, "far": 34},
+			want:     map[string]int64{"middle": 100, "far": 84},
 		},
 		{
 			name:     "a node of which nothing is known comes after the farthest",
@@ -68,7 +68,7 @@ func TestScores(t *testing.T) {
 			targets:  []config.Target{qdrantTarget()},
 			objects:  []runtime.Object{node("near"), node("far"), qdrant("q-0", "store")},
 			measured: rtts{{"store", "near"}: 1 * ms, {"far", "store"}: 2 * ms},
-			want:     map[string]int64{"near": 100, "far": 55},
+			want:     map[string]int64{"near": 100, "far": 91},
 		},
 		{
 			name:    "not measured, but others of its group are",
@@ -79,14 +79,14 @@ func TestScores(t *testing.T) {
 			},
 			measured: rtts{{"a-1", "store"}: 1 * ms, {"b-1", "store"}: 2 * ms},
 			feasible: []string{"a-1", "a-2", "b-1"},
-			want:     map[string]int64{"a-1": 100, "a-2": 100, "b-1": 55},
+			want:     map[string]int64{"a-1": 100, "a-2": 100, "b-1": 91},
 		},
 		{
 			name:     "on the target's own node there is no distance",
 			targets:  []config.Target{qdrantTarget()},
 			objects:  []runtime.Object{node("store"), node("next"), qdrant("q-0", "store")},
 			measured: rtts{{"next", "store"}: 200 * time.Microsecond},
-			want:     map[string]int64{"store": 100, "next": 50},
+			want:     map[string]int64{"store": 100, "next": 90},
 		},
 		{
 			name:    "two targets by weight, pods and nodes",
@@ -97,7 +97,7 @@ func TestScores(t *testing.T) {
 				{"b", "store"}: 5 * ms, {"b", "gpu"}: 1 * ms, // (3·5 + 1) / 4 = 4
 			},
 			feasible: []string{"a", "b"},
-			want:     map[string]int64{"a": 100, "b": 55},
+			want:     map[string]int64{"a": 100, "b": 91},
 		},
 		{
 			name:    "the nearest of the replicas",
@@ -107,7 +107,7 @@ func TestScores(t *testing.T) {
 				{"a", "store-1"}: 1 * ms, {"a", "store-2"}: 9 * ms,
 				{"b", "store-1"}: 4 * ms, {"b", "store-2"}: 4 * ms,
 			},
-			want: map[string]int64{"a": 100, "b": 27},
+			want: map[string]int64{"a": 100, "b": 81},
 		},
 		{
 			name:    "a Service that leads to the replicas in the zone, though others be nearer",
@@ -124,14 +124,14 @@ func TestScores(t *testing.T) {
 				{"b-1", "store-a"}: 9 * ms, {"b-1", "store-b"}: 2 * ms,
 			},
 			feasible: []string{"a-1", "b-1"},
-			want:     map[string]int64{"a-1": 55, "b-1": 100},
+			want:     map[string]int64{"a-1": 91, "b-1": 100},
 		},
 		{
 			name:     "a target that runs nowhere does not take the others along",
 			targets:  []config.Target{qdrantTarget(), gpuTarget()},
 			objects:  []runtime.Object{node("a"), node("b"), qdrant("q-0", "store")},
 			measured: rtts{{"a", "store"}: 1 * ms, {"b", "store"}: 2 * ms},
-			want:     map[string]int64{"a": 100, "b": 55},
+			want:     map[string]int64{"a": 100, "b": 91},
 		},
 	}
 	for _, tt := range tests {
@@ -154,7 +154,7 @@ func TestATargetsQuantileReplacesTheProfilesStatistic(t *testing.T) {
 		{Node: "steady", Peer: "store"}:  {Mean: 4 * ms, P50: 4 * ms, P90: 5 * ms, P99: 5 * ms, Min: 3 * ms, Samples: 1000, Newest: now},
 		{Node: "erratic", Peer: "store"}: {Mean: 3 * ms, P50: 1 * ms, P90: 11 * ms, P99: 40 * ms, Min: 1 * ms, Samples: 1000, Newest: now},
 	}))
-	if diff := cmp.Diff(map[string]int64{"steady": 100, "erratic": 50}, c.score(worker())); diff != "" {
+	if diff := cmp.Diff(map[string]int64{"steady": 100, "erratic": 90}, c.score(worker())); diff != "" {
 		t.Errorf("scores by the ninth decile (-want +got):\n%s", diff)
 	}
 }
@@ -178,8 +178,8 @@ func TestAStaleMeasurementGivesWayToTheNextBasis(t *testing.T) {
 		want map[string]int64
 	}{
 		{"nothing else is known", func() {}, map[string]int64{"a-1": 0, "reference": 100}},
-		{"the group is", func() { add("a-2", "store", 4*ms, fresh) }, map[string]int64{"a-1": 27, "reference": 100}},
-		{"the other direction is", func() { add("store", "a-1", 2*ms, fresh) }, map[string]int64{"a-1": 55, "reference": 100}},
+		{"the group is", func() { add("a-2", "store", 4*ms, fresh) }, map[string]int64{"a-1": 81, "reference": 100}},
+		{"the other direction is", func() { add("store", "a-1", 2*ms, fresh) }, map[string]int64{"a-1": 91, "reference": 100}},
 		{"it is measured again", func() { add("a-1", "store", 1*ms, fresh) }, map[string]int64{"a-1": 100, "reference": 100}},
 	}
 	for _, s := range steps {
@@ -321,9 +321,9 @@ func TestScoreOfAnotherCycle(t *testing.T) {
 		state fwk.CycleState
 		want  []int64
 	}{
-		{"the last that was prepared", second, []int64{31, 100}},
-		{"an earlier one keeps the costs it began with", first, []int64{100, 55}},
-		{"so does a clone", first.Clone(), []int64{100, 55}},
+		{"the last that was prepared", second, []int64{83, 100}},
+		{"an earlier one keeps the costs it began with", first, []int64{100, 91}},
+		{"so does a clone", first.Clone(), []int64{100, 91}},
 		{"one that was not prepared knows nothing", framework.NewCycleState(), []int64{0, 0}},
 	}
 	for _, tt := range tests {
@@ -343,7 +343,7 @@ func TestScoresAreOfTheNodesThatTheyName(t *testing.T) {
 	state := framework.NewCycleState()
 	c.plugin.PreScore(c.ctx, state, worker(), tf.BuildNodeInfos(c.nodes))
 	scores := fwk.NodeScoreList{{Name: "b"}, {Name: "a"}, {Name: "nobody"}} // in another order than PreScore's
-	want := fwk.NodeScoreList{{Name: "b", Score: 55}, {Name: "a", Score: 100}, {Name: "nobody", Score: 0}}
+	want := fwk.NodeScoreList{{Name: "b", Score: 91}, {Name: "a", Score: 100}, {Name: "nobody", Score: 0}}
 	if status := c.plugin.NormalizeScore(c.ctx, state, worker(), scores); !status.IsSuccess() {
 		t.Error(status)
 	}

@@ -40,7 +40,7 @@ type view struct {
 	estimates map[latency.Statistic]*latency.Estimator
 	latencies map[*want]*targetLatencies
 	costs     map[*demand]*demandCosts
-	others    int // costs that were noted of demands beyond those of rules
+	uses      uint64 // of costs
 }
 
 // maxKept bounds what a view keeps of demands beyond those of rules: each takes
@@ -57,6 +57,7 @@ type targetLatencies struct {
 type demandCosts struct {
 	of []*targetLatencies
 	*placement.Costs
+	used uint64 // which of the view's uses was the last; 0 is none
 }
 
 // costsOf is the costs of what d wants, where that runs now. What was computed
@@ -66,11 +67,20 @@ type demandCosts struct {
 func (v *view) costsOf(d *demand) *placement.Costs {
 	v.mu.Lock()
 	known := v.costs[d]
+	v.uses++
+	use := v.uses
+	if known != nil {
+		known.used = use
+	}
 	v.mu.Unlock()
 	if known != nil && known.current(d) {
 		return known.Costs
 	}
-	now := &demandCosts{of: make([]*targetLatencies, len(d.wants))}
+	return v.compute(d, use)
+}
+
+func (v *view) compute(d *demand, use uint64) *placement.Costs {
+	now := &demandCosts{of: make([]*targetLatencies, len(d.wants)), used: use}
 	columns := make([]*placement.Latencies, len(d.wants))
 	for i, w := range d.wants {
 		now.of[i] = v.latenciesTo(w)
@@ -79,15 +89,59 @@ func (v *view) costsOf(d *demand) *placement.Costs {
 	now.Costs = placement.NewCosts(v.nodes, columns)
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if !d.ofRule {
-		if v.others++; v.others > maxKept {
-			maps.DeleteFunc(v.costs, func(d *demand, _ *demandCosts) bool { return !d.ofRule })
-			maps.DeleteFunc(v.latencies, func(w *want, _ *targetLatencies) bool { return !w.ofRule })
-			v.others = 1
-		}
+	if _, kept := v.costs[d]; !kept {
+		v.makeRoom()
 	}
 	v.costs[d] = now
 	return now.Costs
+}
+
+// makeRoom drops the costs that nobody has asked for the longest, of demands
+// beyond those of rules, if there are as many as are kept. v.mu is held.
+func (v *view) makeRoom() {
+	var oldest *demand
+	others := 0
+	for d, c := range v.costs {
+		if d.ofRule {
+			continue
+		}
+		if others++; oldest == nil || c.used < v.costs[oldest].used {
+			oldest = d
+		}
+	}
+	if others < maxKept {
+		return
+	}
+	delete(v.costs, oldest)
+	for _, w := range oldest.wants {
+		if !w.ofRule {
+			delete(v.latencies, w)
+		}
+	}
+}
+
+// warm computes what pods have asked the view before for, beyond what a new view
+// comes with: the first pod after must not wait for it.
+func (v *view) warm(before *view) {
+	if before == nil || before == v {
+		return
+	}
+	before.mu.Lock()
+	asked := make([]*demand, 0, len(before.costs))
+	for d, c := range before.costs {
+		if !d.ofRule && c.used > 0 {
+			asked = append(asked, d)
+		}
+	}
+	before.mu.Unlock()
+	for _, d := range asked {
+		v.mu.Lock()
+		known := v.costs[d]
+		v.mu.Unlock()
+		if known == nil {
+			v.compute(d, 0)
+		}
+	}
 }
 
 // current reports whether all targets are where they were.
@@ -168,7 +222,10 @@ func (p *NetLatency) run(ctx context.Context) {
 	round := p.args.Source.Interval()
 	for {
 		began := p.clock.Now()
-		p.metrics.guard(ctx, "view", func(context.Context) { p.renew() })
+		p.metrics.guard(ctx, "view", func(context.Context) {
+			before := p.view.Load()
+			p.renew().warm(before)
+		})
 		spacing := max(viewSpacing, min(viewRest*p.clock.Since(began), round))
 		if !p.pause(ctx, spacing, nil) || !p.pause(ctx, round, p.wake) {
 			return

@@ -88,9 +88,18 @@ func (p *NetLatency) admit(ctx context.Context) {
 }
 
 func (p *NetLatency) activate(ctx context.Context) {
-	waiting := p.waiting.all()
 	view := p.view.Load()
-	if len(waiting) == 0 || view == nil {
+	if view == nil {
+		return
+	}
+	// The next pod must not wait for what the move of a target makes necessary.
+	for i := range p.rules {
+		if same := p.rules[i].same; same != nil {
+			view.costsOf(same)
+		}
+	}
+	waiting := p.waiting.all()
+	if len(waiting) == 0 {
 		return
 	}
 	activated := make(map[string]*corev1.Pod)
@@ -142,10 +151,15 @@ func (p *NetLatency) podHandler(ctx context.Context) cache.ResourceEventHandler 
 			return
 		}
 		p.metrics.guard(ctx, "pods", func(context.Context) {
-			if d, _ := p.demandFor(pod); d != nil {
-				for _, w := range d.wants {
-					w.runs.Set()
-				}
+			d, _ := p.demandFor(pod)
+			if d == nil {
+				return
+			}
+			for _, w := range d.wants {
+				w.runs.Set()
+			}
+			if v := p.view.Load(); v != nil {
+				v.costsOf(d)
 			}
 		})
 	}
