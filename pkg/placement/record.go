@@ -41,7 +41,7 @@ func NewRecord(e Explanation, keptBy string) Record {
 
 // RecordParts writes down of what a cost is made.
 func RecordParts(parts []Part) []TargetRecord {
-	var records []TargetRecord
+	records := make([]TargetRecord, 0, len(parts))
 	for _, part := range parts {
 		records = append(records, TargetRecord{Name: part.Target, MS: Milliseconds(part.Latency), Weight: part.Weight, Basis: part.Basis.String()})
 	}

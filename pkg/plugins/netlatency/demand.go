@@ -267,8 +267,8 @@ func (ds *demands) letGo(d *demand) {
 	wakeUp(ds.wake)
 }
 
-// release lets go of what is no longer kept, and of what nobody has asked for
-// for long; it returns whether any demand is left.
+// release lets go of what is no longer kept, and of what has long not been asked
+// for; it returns whether any demand is left.
 func (ds *demands) release() (left bool) {
 	ds.mu.Lock()
 	now := ds.clock.Now()

@@ -160,7 +160,7 @@ var (
 	discoveryErrors = counter("netlatency_source_discovery_errors_total", "Failed attempts to list or watch the EndpointSlices of the agents, of the source agents.", "profile")
 	roundDuration   = gauge("netlatency_source_round_seconds", "Time that the last round of reads took.", "profile", "source")
 	lastSuccess     = gauge("netlatency_source_last_success_timestamp_seconds", "Unix time at the end of the last round in which the source could be read: an agent answered, every query did, or the file was as it should be. There is none before the first.", "profile", "source")
-	targetReplicas  = gauge("netlatency_target_replicas", "Ready replicas of a target (nodes, for a node target), or the last known ones in its minute of grace.", "profile", "target")
+	targetReplicas  = gauge("netlatency_target_replicas", "Replicas of a target that count: ready ones (nodes, for a node target), others too where its Service publishes them; in its minute of grace the last ones.", "profile", "target")
 	targetNodes     = gauge("netlatency_target_nodes", "Nodes on which a target runs.", "profile", "target")
 	targetCoverage  = gauge("netlatency_target_coverage_nodes", "Nodes by what their latency to a target rests on: unknown, group, reverse, measured or local.", "profile", "target", "basis")
 	targetsKept     = gauge("netlatency_targets", "Targets that are kept current, also of pods' own annotations; empty is those of them that run nowhere.", "profile", "state")
