@@ -53,3 +53,13 @@ func (b Band) Score(cost, best time.Duration) int64 {
 	doublings := math.Log2(float64(cost) / float64(max(near, 1)))
 	return max(MaxScore-int64(math.Ceil(PointsPerDoubling*doublings)), MinScore)
 }
+
+// Scores is the Score of every node of costs, by its place among the Nodes,
+// where best is the lowest cost of those that a pod can go to.
+func (b Band) Scores(costs *Costs, best time.Duration) []int8 {
+	scores := make([]int8, len(costs.cost))
+	for i, cost := range costs.cost {
+		scores[i] = int8(b.Score(cost, best))
+	}
+	return scores
+}

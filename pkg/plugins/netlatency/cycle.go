@@ -19,9 +19,8 @@ type cycle struct {
 	demand *demand
 	view   *view
 	costs  *placement.Costs
-	// feasible is the nodes that PreScore was given, which the framework scores
-	// in the same order; nil without it. PreScore sets it before anything reads
-	// it.
+	// feasible is the nodes that PreScore was given; nil without it. PreScore sets
+	// it before anything reads it.
 	feasible []fwk.NodeInfo
 }
 
@@ -33,17 +32,6 @@ func (c *cycle) costOf(node *corev1.Node) time.Duration {
 		return c.costs.At(int(i))
 	}
 	return c.costs.Of(node.Name)
-}
-
-// costAt is what the pod costs on the i-th of the feasible nodes, which is
-// called name; on that of the name if the i-th is another one.
-func (c *cycle) costAt(i int, name string) time.Duration {
-	if i < len(c.feasible) {
-		if node := c.feasible[i].Node(); node != nil && node.Name == name {
-			return c.costOf(node)
-		}
-	}
-	return c.costs.Of(name)
 }
 
 // verdictOn is what the limits of the pod say of a node.

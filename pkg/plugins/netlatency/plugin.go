@@ -66,7 +66,8 @@ type NetLatency struct {
 	// moved asks the goroutine of admit to look through the waiting pods.
 	moved chan struct{}
 	// cycle is the scheduling cycle that was prepared last.
-	cycle atomic.Pointer[cycle]
+	cycle  atomic.Pointer[cycle]
+	scorer scorer
 }
 
 var (
