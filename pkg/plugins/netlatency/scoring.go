@@ -87,11 +87,11 @@ func (p *NetLatency) NormalizeScore(ctx context.Context, state fwk.CycleState, _
 }
 
 // scorer rates lists of nodes, and keeps from one cycle to the next what is
-// mostly the same: in which order the scheduler lists the nodes, and how they
-// score. A cycle of a large cluster takes milliseconds, all cycles the same, and
-// of what this package adds to one the most was to find the nodes by name and to
-// take logarithms. Cycles of a profile come one after the other, so nobody waits
-// for mu.
+// mostly the same: in which order the scheduler lists the nodes, which of them is
+// the best, and how they score. In a whole scheduler nothing of all this is in
+// the processor's caches when it is needed, so what it costs is how much memory
+// is touched. Cycles of a profile come one after the other, so nobody waits for
+// mu.
 type scorer struct {
 	mu    sync.Mutex
 	nodes *placement.Nodes
@@ -100,54 +100,81 @@ type scorer struct {
 	// is -1 where that is not known.
 	next []int32
 
-	costs  *placement.Costs
-	best   time.Duration
-	scores []int8 // by place, with costs and best
+	costs *placement.Costs
+	best  time.Duration
+	rated []int8 // by place: the score beside best, or what is told below
 }
 
-// score replaces each of scores by what band says of the node's cost.
+const (
+	// isBest and isBetter stand for MaxScore of nodes that cost as little as
+	// best, or less: beside a list with one of the latter, or with none of the
+	// former, rated is not what it should be.
+	isBest   = int8(placement.MaxScore) + 1
+	isBetter = int8(placement.MaxScore) + 2
+)
+
+// score replaces each of scores by what band says of the node's cost beside the
+// lowest of them.
 func (s *scorer) score(costs *placement.Costs, band placement.Band, scores fwk.NodeScoreList) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.number(costs.Nodes(), scores)
+	if s.nodes != costs.Nodes() {
+		s.nodes, s.next = costs.Nodes(), slices.Repeat([]int32{-1}, costs.Nodes().Len()+1)
+	}
+	if s.costs != costs {
+		_, best, _ := costs.Best()
+		s.rate(costs, band, best)
+	}
+	if s.fill(scores) {
+		return
+	}
 	best := placement.Unknown
 	for _, n := range scores {
-		if n.Score >= 0 {
-			best = min(best, costs.At(int(n.Score)))
-		}
+		best = min(best, costs.Of(n.Name))
 	}
-	if s.costs != costs || s.best != best {
-		s.costs, s.best, s.scores = costs, best, band.Scores(costs, best)
-	}
-	for i, n := range scores {
-		scores[i].Score = placement.UnknownScore
-		if n.Score >= 0 {
-			scores[i].Score = int64(s.scores[n.Score])
+	s.rate(costs, band, best)
+	s.fill(scores)
+}
+
+// rate scores all nodes beside best.
+func (s *scorer) rate(costs *placement.Costs, band placement.Band, best time.Duration) {
+	s.costs, s.best, s.rated = costs, best, band.Scores(costs, best)
+	for place := range s.rated {
+		switch cost := costs.At(place); {
+		case cost == placement.Unknown:
+		case cost == best:
+			s.rated[place] = isBest
+		case cost < best:
+			s.rated[place] = isBetter
 		}
 	}
 }
 
-// number replaces each of scores by the place of the node, -1 for one that is
-// not among nodes. To look at the one that came next the last time takes a
-// fraction of the time of finding it by its name: nobody has read the name
-// before, and the processor waits for memory. Here it reads two headers of
-// strings with the same bytes behind them.
-func (s *scorer) number(nodes *placement.Nodes, scores fwk.NodeScoreList) {
-	if s.nodes != nodes {
-		s.nodes, s.next = nodes, slices.Repeat([]int32{-1}, nodes.Len()+1)
-	}
-	at := nodes.Len()
+// fill replaces each of scores by what is rated, and reports whether the best of
+// them is the one beside which all are rated. To look at the node that came next
+// the last time takes a fraction of the time of finding it by its name: no more
+// than the headers of two strings are read, with the same bytes behind them.
+func (s *scorer) fill(scores fwk.NodeScoreList) bool {
+	found, beaten := s.best == placement.Unknown, false
+	at := s.nodes.Len()
 	for i := range scores {
 		place := s.next[at]
-		if place < 0 || nodes.Name(int(place)) != scores[i].Name {
-			found, ok := nodes.Index(scores[i].Name)
+		if place < 0 || s.nodes.Name(int(place)) != scores[i].Name {
+			found, ok := s.nodes.Index(scores[i].Name)
 			if !ok {
-				scores[i].Score = -1
+				scores[i].Score = placement.UnknownScore
 				continue
 			}
 			place = int32(found)
 			s.next[at] = place
 		}
-		scores[i].Score, at = int64(place), int(place)
+		at = int(place)
+		score := s.rated[place]
+		if score > int8(placement.MaxScore) {
+			found, beaten = found || score == isBest, beaten || score == isBetter
+			score = int8(placement.MaxScore)
+		}
+		scores[i].Score = int64(score)
 	}
+	return found && !beaten
 }
