@@ -28,6 +28,7 @@ func (r results) addPerf(s samples) error {
 	benchmark := func(kind string) string { return "perf.Scheduling/" + kind + "/" + size }
 	const (
 		same      = "the same profile without the plugin"
+		nothing   = "the same profile with a plugin at the same extension points that does nothing"
 		affinity  = "preferred pod affinity by zone, without the plugin"
 		eachFills = ", of pods that each fill a node"
 	)
@@ -37,6 +38,8 @@ func (r results) addPerf(s samples) error {
 	}{
 		{"perf_ratio_unused", "cost/unused", "cost/no-plugin", same, new(0.95)},
 		{"perf_ratio_used", "cost/used", "cost/no-plugin", same, new(0.95)},
+		{"perf_ratio_used_vs_nothing", "cost/used", "cost/nothing", nothing, nil},
+		{"perf_ratio_nothing", "cost/nothing", "cost/no-plugin", same, nil},
 		{"perf_ratio_used_vs_affinity", "near/used", "near/pod-affinity", affinity, new(2.0)},
 		{"perf_ratio_used_whole_node", "whole-node/used", "whole-node/no-plugin", same + eachFills, nil},
 		{"perf_ratio_used_vs_affinity_whole_node", "whole-node/used", "whole-node/pod-affinity", affinity + eachFills, new(2.0)},

@@ -64,9 +64,11 @@ BenchmarkScheduling/whole-node/pod-affinity/5000nodes/10000pods 	1	0 hints/pod	1
 BenchmarkScheduling/whole-node/used/5000nodes/10000pods 	1	0.96 hints/pod	90 pods/s	0.2 true-cost-ms
 BenchmarkScheduling/whole-node/no-plugin/5000nodes/10000pods 	1	0.99 hints/pod	100 pods/s	0.9 true-cost-ms
 BenchmarkScheduling/cost/no-plugin/5000nodes/10000pods 	1	0 hints/pod	100 pods/s	0.9 true-cost-ms
+BenchmarkScheduling/cost/nothing/5000nodes/10000pods 	1	0 hints/pod	98 pods/s	0.9 true-cost-ms
 BenchmarkScheduling/cost/unused/5000nodes/10000pods 	1	0 hints/pod	99 pods/s	0.9 true-cost-ms
 BenchmarkScheduling/cost/used/5000nodes/10000pods 	1	0 hints/pod	98 pods/s	0.2 true-cost-ms
 BenchmarkScheduling/cost/used/5000nodes/10000pods 	1	0 hints/pod	49 pods/s	0.2 true-cost-ms
+BenchmarkScheduling/cost/nothing/5000nodes/10000pods 	1	0 hints/pod	49 pods/s	0.9 true-cost-ms
 BenchmarkScheduling/cost/unused/5000nodes/10000pods 	1	0 hints/pod	49.5 pods/s	0.9 true-cost-ms
 BenchmarkScheduling/cost/no-plugin/5000nodes/10000pods 	1	0 hints/pod	50 pods/s	0.9 true-cost-ms
 `
@@ -122,6 +124,8 @@ func TestSchedulersAreComparedInRoundsAndNamedBySize(t *testing.T) {
 	for name, want := range map[string]result{
 		"perf_ratio_unused":                      {0.99, "ratio", 1, "the same profile without the plugin" + rounds("0.990"), new(0.95), higher},
 		"perf_ratio_used":                        {0.98, "ratio", 1, "the same profile without the plugin" + rounds("0.980"), new(0.95), higher},
+		"perf_ratio_nothing":                     {0.98, "ratio", 1, "the same profile without the plugin" + rounds("0.980"), nil, higher},
+		"perf_ratio_used_vs_nothing":             {1, "ratio", 1, "the same profile with a plugin at the same extension points that does nothing" + rounds("1.000"), nil, higher},
 		"perf_ratio_used_vs_affinity":            {2.45, "ratio", 1, "preferred pod affinity by zone, without the plugin" + rounds("2.450"), new(2.0), higher},
 		"perf_ratio_used_whole_node":             {0.9, "ratio", 1, "the same profile without the plugin, of pods that each fill a node" + rounds("0.900"), nil, higher},
 		"perf_ratio_used_vs_affinity_whole_node": {9, "ratio", 1, "preferred pod affinity by zone, without the plugin, of pods that each fill a node" + rounds("9.000"), new(2.0), higher},

@@ -94,6 +94,7 @@ type suite struct {
 var suites = []suite{
 	{name: "cost", kinds: []kind{
 		{"no-plugin", "worker", withoutPlugin, ""},
+		{"nothing", "worker", withNothing, ""},
 		{"unused", "other", withPlugin, "no_targets"},
 		{"used", "worker", withPlugin, "scored"},
 	}},
@@ -163,7 +164,7 @@ func (t *trial) run(b *testing.B) {
 	}
 	t.cluster.network.RTT = nil // half of the heap by now
 	perf.RunBenchmarkPerfScheduling(b, configuration, "netlatency",
-		frameworkruntime.Registry{netlatency.Name: netlatency.New()},
+		frameworkruntime.Registry{netlatency.Name: netlatency.New(), nothingName: newNothing},
 		perf.WithPrepareFn(func(ctx ktesting.TContext) error {
 			if err := t.cluster.create(ctx, ctx.Client(), *running); err != nil {
 				return err

@@ -11,15 +11,17 @@ import (
 	sandbox "github.com/netlatency/netlatency/test/sandbox/cluster"
 )
 
-// The chart's first profile, prefer-near, and the same without the plugin.
+// The chart's first profile, prefer-near, and the same without the plugin and
+// with one that does nothing.
 const (
 	withPlugin    = "netlatency-scheduler"
 	withoutPlugin = "without-netlatency"
+	withNothing   = "with-nothing"
 )
 
 // writeProfiles writes the scheduler's configuration as the chart renders it,
 // with the recorded matrix at recording and workers near Qdrant, and adds to
-// it the profile without the plugin, in which all the rest is the same.
+// it the profiles without the plugin, in which all the rest is the same.
 func writeProfiles(path, recording string) error {
 	qdrant := map[string]any{"matchLabels": map[string]any{"app.kubernetes.io/name": "qdrant"}}
 	worker := map[string]any{"matchLabels": map[string]any{"ray.io/node-type": "worker"}}
@@ -38,7 +40,10 @@ func writeProfiles(path, recording string) error {
 	other["pluginConfig"] = slices.DeleteFunc(slices.Clone(other["pluginConfig"].([]any)), func(config any) bool {
 		return config.(map[string]any)["name"] == netlatency.Name
 	})
-	configuration["profiles"] = append(profiles, other)
+	idle := maps.Clone(other)
+	idle["schedulerName"] = withNothing
+	idle["plugins"] = map[string]any{"multiPoint": map[string]any{"enabled": []any{map[string]any{"name": nothingName, "weight": 25}}}}
+	configuration["profiles"] = append(profiles, other, idle)
 	text, err := yaml.Marshal(configuration)
 	if err != nil {
 		return err
