@@ -103,8 +103,8 @@ func TestProfiles(t *testing.T) {
 		}
 	}
 	want := map[string]facts{
-		"netlatency-scheduler":      {5, schedulerconfig.LeastAllocated, schedulerconfig.ListDefaulting, 0, true, true},
-		"netlatency-scheduler-pack": {20, schedulerconfig.MostAllocated, schedulerconfig.ListDefaulting, 0, true, true},
+		"netlatency-scheduler":      {25, schedulerconfig.LeastAllocated, schedulerconfig.ListDefaulting, 0, true, true},
+		"netlatency-scheduler-pack": {100, schedulerconfig.MostAllocated, schedulerconfig.ListDefaulting, 0, true, true},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("profiles (-want +got):\n%s", diff)
