@@ -116,7 +116,9 @@ func requiredVersion(t *testing.T, dir, module string) string {
 	if err != nil {
 		t.Fatalf("read go.mod in %s: %v%s", dir, err, stderrOf(err))
 	}
-	var file struct{ Require []struct{ Path, Version string } }
+	var file struct {
+		Require []struct{ Path, Version string }
+	}
 	if err := json.Unmarshal(out, &file); err != nil {
 		t.Fatal(err)
 	}
