@@ -2,6 +2,7 @@ package netlatency
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"testing"
 	"time"
 
@@ -34,6 +35,26 @@ func BenchmarkCycle(b *testing.B) {
 			b.Run(fmt.Sprintf("%dnodes/%dtargets", nodes, targets), clusterSize{nodes, targets}.benchmarkCycle)
 		}
 	}
+}
+
+// asFiltered is nodes in an order in which two processors pass them: the first
+// takes even parts of a hundred, the other odd ones, and each passes some before
+// the other does.
+func asFiltered(nodes []fwk.NodeInfo) []fwk.NodeInfo {
+	const part = 100
+	var halves [2][]fwk.NodeInfo
+	for i := 0; i < len(nodes); i += part {
+		half := i / part % 2
+		halves[half] = append(halves[half], nodes[i:min(i+part, len(nodes))]...)
+	}
+	listed := make([]fwk.NodeInfo, 0, len(nodes))
+	r := rand.New(rand.NewPCG(1, 1))
+	for len(halves[0])+len(halves[1]) > 0 {
+		half := &halves[r.IntN(2)]
+		n := min(1+r.IntN(4), len(*half))
+		listed, *half = append(listed, (*half)[:n]...), (*half)[n:]
+	}
+	return listed
 }
 
 // clusterSize is how large the cluster of a benchmark is.
@@ -73,9 +94,10 @@ func (s clusterSize) benchmarkCycle(b *testing.B) {
 	infos := tf.BuildNodeInfos(listed) // the informers' objects, as the scheduler has them
 	pod, limited := worker(), worker()
 	limited.Annotations = map[string]string{nearAnnotation: "storage maxRTT=1s"}
-	scores := make(fwk.NodeScoreList, len(infos))
+	inOrder := asFiltered(c.plugin.snapshot())
+	scores := make(fwk.NodeScoreList, len(inOrder))
 	score := func(state fwk.CycleState) {
-		for i, info := range infos {
+		for i, info := range inOrder {
 			scores[i].Name = info.Node().Name
 			scores[i].Score, _ = c.plugin.Score(c.ctx, state, pod, info)
 		}
@@ -85,7 +107,7 @@ func (s clusterSize) benchmarkCycle(b *testing.B) {
 	}
 	cycle := func() {
 		state := framework.NewCycleState()
-		if status := c.plugin.PreScore(c.ctx, state, pod, infos); !status.IsSuccess() {
+		if status := c.plugin.PreScore(c.ctx, state, pod, inOrder); !status.IsSuccess() {
 			b.Fatal(status)
 		}
 		score(state)

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync"
 	"time"
+	"unsafe"
 
 	corev1 "k8s.io/api/core/v1"
 	fwk "k8s.io/kube-scheduler/framework"
@@ -81,24 +82,39 @@ func (p *NetLatency) NormalizeScore(ctx context.Context, state fwk.CycleState, _
 		}
 	}()
 	if c := p.cycleOf(state); c != nil {
-		p.scorer.score(c.costs, p.band, scores)
+		p.scorer.score(c.costs, p.band, scores, p.snapshot)
 	}
 	return nil
 }
 
+// snapshot is all nodes in the order of the scheduler's snapshot; nil if it has
+// none.
+func (p *NetLatency) snapshot() []fwk.NodeInfo {
+	lister := p.handle.SnapshotSharedLister()
+	if lister == nil {
+		return nil
+	}
+	infos, err := lister.NodeInfos().List()
+	if err != nil {
+		return nil
+	}
+	return infos
+}
+
 // scorer rates lists of nodes, and keeps from one cycle to the next what is
-// mostly the same: in which order the scheduler lists the nodes, which of them is
-// the best, and how they score. In a whole scheduler nothing of all this is in
-// the processor's caches when it is needed, so what it costs is how much memory
-// is touched. Cycles of a profile come one after the other, so nobody waits for
-// mu.
+// mostly the same: the order of the scheduler's snapshot, which node is the best,
+// and how all of them score. In a whole scheduler nothing of all this is in the
+// processor's caches when it is needed, so what it costs is how much memory is
+// touched, and in which order. Cycles of a profile come one after the other, so
+// nobody waits for mu.
 type scorer struct {
 	mu    sync.Mutex
 	nodes *placement.Nodes
-	// next is, by a node's place among nodes, the place of the one that came
-	// after it the last time, and last the place of the one that came first. It
-	// is -1 where that is not known.
-	next []int32
+	// names is of the nodes in the order of the snapshot, places where they are
+	// among nodes, and positions the way back, -1 for a node that is not in it.
+	names     []string
+	places    []int32
+	positions []int32
 
 	costs *placement.Costs
 	best  time.Duration
@@ -114,12 +130,12 @@ const (
 )
 
 // score replaces each of scores by what band says of the node's cost beside the
-// lowest of them.
-func (s *scorer) score(costs *placement.Costs, band placement.Band, scores fwk.NodeScoreList) {
+// lowest of them. snapshot is all nodes in the scheduler's order.
+func (s *scorer) score(costs *placement.Costs, band placement.Band, scores fwk.NodeScoreList, snapshot func() []fwk.NodeInfo) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.nodes != costs.Nodes() {
-		s.nodes, s.next = costs.Nodes(), slices.Repeat([]int32{-1}, costs.Nodes().Len()+1)
+		s.learn(costs.Nodes(), snapshot())
 	}
 	if s.costs != costs {
 		_, best, _ := costs.Best()
@@ -136,6 +152,22 @@ func (s *scorer) score(costs *placement.Costs, band placement.Band, scores fwk.N
 	s.fill(scores)
 }
 
+// learn takes over the order of the snapshot.
+func (s *scorer) learn(nodes *placement.Nodes, snapshot []fwk.NodeInfo) {
+	s.nodes, s.names, s.places = nodes, nil, nil
+	s.positions = slices.Repeat([]int32{-1}, nodes.Len())
+	for _, info := range snapshot {
+		node := info.Node()
+		if node == nil {
+			continue
+		}
+		if place, ok := nodes.Index(node.Name); ok {
+			s.positions[place] = int32(len(s.names))
+			s.names, s.places = append(s.names, node.Name), append(s.places, int32(place))
+		}
+	}
+}
+
 // rate scores all nodes beside best.
 func (s *scorer) rate(costs *placement.Costs, band placement.Band, best time.Duration) {
 	s.costs, s.best, s.rated = costs, best, band.Scores(costs, best)
@@ -150,25 +182,46 @@ func (s *scorer) rate(costs *placement.Costs, band placement.Band, best time.Dur
 	}
 }
 
+// streams is in how many places at once of the snapshot's order nodes are looked
+// for.
+const streams = 4
+
 // fill replaces each of scores by what is rated, and reports whether the best of
-// them is the one beside which all are rated. To look at the node that came next
-// the last time takes a fraction of the time of finding it by its name: no more
-// than the headers of two strings are read, with the same bytes behind them.
+// them is the one beside which all are rated.
+//
+// The scheduler filters parts of its snapshot in parallel, as many at once as it
+// has processors, and lists nodes as they pass: several runs of the snapshot's
+// order, interleaved. So it is nearly always one of a few nodes that comes next,
+// and which it is can be told by where its name is in memory, which is the same
+// for the same object. To find it by the name itself, which nobody has read
+// before, takes many times as long; that is left for the start of each run.
 func (s *scorer) fill(scores fwk.NodeScoreList) bool {
 	found, beaten := s.best == placement.Unknown, false
-	at := s.nodes.Len()
+	var next [streams]int // positions
+	oldest := 0
 	for i := range scores {
-		place := s.next[at]
-		if place < 0 || s.nodes.Name(int(place)) != scores[i].Name {
-			found, ok := s.nodes.Index(scores[i].Name)
-			if !ok {
+		position, name := -1, unsafe.StringData(scores[i].Name)
+		for stream, at := range next {
+			if at < len(s.names) && unsafe.StringData(s.names[at]) == name {
+				position = at
+				next[stream]++
+				break
+			}
+		}
+		var place int
+		if position >= 0 {
+			place = int(s.places[position])
+		} else {
+			var ok bool
+			if place, ok = s.nodes.Index(scores[i].Name); !ok {
 				scores[i].Score = placement.UnknownScore
 				continue
 			}
-			place = int32(found)
-			s.next[at] = place
+			if at := s.positions[place]; at >= 0 {
+				next[oldest] = int(at) + 1
+				oldest = (oldest + 1) % streams
+			}
 		}
-		at = int(place)
 		score := s.rated[place]
 		if score > int8(placement.MaxScore) {
 			found, beaten = found || score == isBest, beaten || score == isBetter
