@@ -142,6 +142,18 @@ func (s clusterSize) benchmarkCycle(b *testing.B) {
 			cycle()
 		}
 	})
+	b.Run("cold", func(b *testing.B) {
+		others := make([]byte, 64<<20)
+		b.ReportAllocs()
+		for b.Loop() {
+			b.StopTimer()
+			for i := 0; i < len(others); i += 64 {
+				others[i]++
+			}
+			b.StartTimer()
+			cycle()
+		}
+	})
 	b.Run("target-moved", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {

@@ -79,6 +79,15 @@ func (v *view) costsOf(d *demand) *placement.Costs {
 	return v.compute(d, use)
 }
 
+// costsOfRules computes what pods of rules cost, as far as it is not at hand.
+func (v *view) costsOfRules(rules []rule) {
+	for i := range rules {
+		if same := rules[i].same; same != nil {
+			v.costsOf(same)
+		}
+	}
+}
+
 func (v *view) compute(d *demand, use uint64) *placement.Costs {
 	now := &demandCosts{of: make([]*targetLatencies, len(d.wants)), used: use}
 	columns := make([]*placement.Latencies, len(d.wants))
@@ -89,8 +98,10 @@ func (v *view) compute(d *demand, use uint64) *placement.Costs {
 	now.Costs = placement.NewCosts(v.nodes, columns)
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if _, kept := v.costs[d]; !kept {
+	if kept := v.costs[d]; kept == nil {
 		v.makeRoom()
+	} else { // somebody has asked meanwhile
+		now.used = max(now.used, kept.used)
 	}
 	v.costs[d] = now
 	return now.Costs
@@ -293,11 +304,7 @@ func (p *NetLatency) renew() *view {
 			v.estimates[statistic] = before.estimatesBy(statistic).Next(v.matrix, statistic, v.staleAfter, v.groups, v.made)
 		}
 	}
-	for i := range p.rules {
-		if same := p.rules[i].same; same != nil {
-			v.costsOf(same)
-		}
-	}
+	v.costsOfRules(p.rules)
 	p.view.Store(v)
 	// Those who wait are looked through after the view can be seen.
 	wakeUp(p.moved)

@@ -78,7 +78,14 @@ func (p *NetLatency) admit(ctx context.Context) {
 			return
 		case <-p.moved:
 		}
-		p.metrics.guard(ctx, "waiting pods", p.activate)
+		p.metrics.guard(ctx, "waiting pods", func(ctx context.Context) {
+			// The next pod must not wait for what the move of a target makes
+			// necessary.
+			if v := p.view.Load(); v != nil {
+				v.costsOfRules(p.rules)
+			}
+			p.activate(ctx)
+		})
 		// A stream of changes, as when a target is rolled out, must not use up
 		// a core.
 		if !p.pause(ctx, viewSpacing, nil) {
@@ -88,18 +95,11 @@ func (p *NetLatency) admit(ctx context.Context) {
 }
 
 func (p *NetLatency) activate(ctx context.Context) {
-	view := p.view.Load()
-	if view == nil {
-		return
-	}
-	// The next pod must not wait for what the move of a target makes necessary.
-	for i := range p.rules {
-		if same := p.rules[i].same; same != nil {
-			view.costsOf(same)
-		}
-	}
+	// In this order: a pod that was tried with a newer view than this one would
+	// be noted as knowing less than it does, and might miss a change.
 	waiting := p.waiting.all()
-	if len(waiting) == 0 {
+	view := p.view.Load()
+	if len(waiting) == 0 || view == nil {
 		return
 	}
 	activated := make(map[string]*corev1.Pod)
@@ -152,13 +152,7 @@ func (p *NetLatency) podHandler(ctx context.Context) cache.ResourceEventHandler 
 		}
 		p.metrics.guard(ctx, "pods", func(context.Context) {
 			d, _ := p.demandFor(pod)
-			if d == nil {
-				return
-			}
-			for _, w := range d.wants {
-				w.runs.Set()
-			}
-			if v := p.view.Load(); v != nil {
+			if v := p.view.Load(); d != nil && v != nil {
 				v.costsOf(d)
 			}
 		})
