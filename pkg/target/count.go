@@ -75,7 +75,7 @@ func (x *Index) removeNamespace(namespace *corev1.Namespace) {
 }
 
 func (x *Index) choose(namespace string, chosen func(*Target) bool) {
-	x.lock()
+	x.mu.Lock()
 	defer x.mu.Unlock()
 	for t := range x.affected.spaces {
 		is := chosen(t)

@@ -103,6 +103,7 @@ func TestATargetIsKeptCurrentWhileItIsFollowed(t *testing.T) {
 	}
 	s.Release(before)
 	s.Release(elsewhere)
+	s.dropReleased()
 	s.put(pod("q-0", "d"))
 	before.Set()
 	if targets, _ := s.Census(); targets != 1 || len(s.affected.counting)+len(s.affected.pairs)+len(s.affected.anyPod) > 0 {
@@ -195,7 +196,7 @@ func TestSoManyServicesWithoutASelectorAreWatched(t *testing.T) {
 	followed := unselected(t, s, names...)
 	watched := func(what string, others int, refused ...bool) {
 		t.Helper()
-		s.lock()
+		s.mu.Lock()
 		defer s.mu.Unlock()
 		if s.watches != others {
 			t.Errorf("%s: %d watches for pods' targets, want %d", what, s.watches, others)
@@ -231,8 +232,10 @@ func TestSoManyServicesWithoutASelectorAreWatched(t *testing.T) {
 		t.Errorf("a Service got a selector: %d are refused with %d watches, want one", left, s.watches)
 	}
 	s.Release(followed[1])
+	s.dropReleased()
 	watched("one was released", maxWatches, false, false)
 	s.Release(followed[2])
+	s.dropReleased()
 	watched("another was released", maxWatches-1, false, false)
 }
 
@@ -258,7 +261,7 @@ func TestEndpointsStayWhileTheirWatchLasts(t *testing.T) {
 // saw puts slices where the watch of target would, in place of what it does.
 func saw(t *testing.T, target *Target, seen ...*discoveryv1.EndpointSlice) {
 	t.Helper()
-	target.index.lock()
+	target.index.mu.Lock()
 	defer target.index.mu.Unlock()
 	target.watch.slices = cache.NewStore(cache.MetaNamespaceKeyFunc)
 	for _, slice := range seen {
@@ -309,7 +312,7 @@ func TestWhoFollowsWaitsForNobodyWhoCountsPods(t *testing.T) {
 	s.begin()
 	followed := follow(t, s.Index, qdrantPods())
 	followed.Set()
-	s.lock() // as long as pods are counted
+	s.mu.Lock() // as long as pods are counted
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -385,6 +388,29 @@ func TestAProvisionalSetServesForAWhile(t *testing.T) {
 	}
 }
 
+// Where nothing happens that a handler could drop it by.
+func TestWhatIsReleasedIsDroppedByRun(t *testing.T) {
+	s := newStill(t, qdrantPods())
+	s.factory.StartWithContext(s.ctx)
+	go s.Run(s.ctx)
+	if !s.Settle(s.ctx) {
+		t.Fatal("the index does not settle")
+	}
+	target := follow(t, s.Index, qdrantPods("elsewhere"))
+	target.Set()
+	s.Release(target)
+	for range 1000 {
+		s.mu.Lock()
+		left := len(s.affected.pairs[pair{"app", "qdrant"}])
+		s.mu.Unlock()
+		if left == 1 { // that of the configuration
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Error("a target that was released is looked at for pods after ten seconds")
+}
+
 // TestFollowedAndReleasedByMany is for the race detector.
 func TestFollowedAndReleasedByMany(t *testing.T) {
 	s := newStill(t, qdrantPods())
@@ -412,8 +438,13 @@ func TestFollowedAndReleasedByMany(t *testing.T) {
 			}
 		}
 	})
+	running.Go(func() {
+		for range 200 {
+			s.dropReleased()
+		}
+	})
 	running.Wait()
-	s.endGraces()
+	s.dropReleased()
 	if targets, _ := s.Census(); targets != 1 || len(s.released) > 0 {
 		t.Errorf("%d targets and %d that are to be dropped are left, want that of the configuration", targets, len(s.released))
 	}

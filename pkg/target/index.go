@@ -214,9 +214,10 @@ func (x *Index) Release(t *Target) {
 	wakeUp(x.ending)
 }
 
-// lock takes mu, and drops what is known of targets that were released before.
-func (x *Index) lock() {
+// dropReleased drops what is known of targets that were released.
+func (x *Index) dropReleased() {
 	x.mu.Lock()
+	defer x.mu.Unlock()
 	x.following.Lock()
 	released := x.released
 	x.released = nil
@@ -311,7 +312,7 @@ func (t *Target) Set() *Set {
 // known is the set of t. It is nil where one is to be made from the listers, of
 // what t chooses.
 func (x *Index) known(t *Target) (*Set, choice) {
-	x.lock()
+	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.started && x.isFollowed(t) {
 		x.fill(t)
@@ -326,7 +327,7 @@ func (x *Index) known(t *Target) (*Set, choice) {
 // keepProvisional keeps a set that was made from the listers, unless another
 // was faster, and returns the one that is kept.
 func (x *Index) keepProvisional(t *Target, set *Set) *Set {
-	x.lock()
+	x.mu.Lock()
 	defer x.mu.Unlock()
 	if faster := t.published.Load(); faster != nil {
 		return faster
@@ -367,7 +368,7 @@ func (t *Target) firstSet() *Set {
 // that may not be read never come.
 func (x *Index) Settle(ctx context.Context) bool {
 	return cache.WaitForCacheSync(ctx.Done(), func() bool {
-		x.lock()
+		x.mu.Lock()
 		defer x.mu.Unlock()
 		if !x.started {
 			return false
@@ -381,14 +382,15 @@ func (x *Index) Settle(ctx context.Context) bool {
 	})
 }
 
-// Run publishes the sets as soon as the handlers have synced, and ends grace
-// periods. It returns when ctx ends.
+// Run publishes the sets as soon as the handlers have synced, ends grace periods
+// and drops what was released. It returns when ctx ends.
 func (x *Index) Run(ctx context.Context) {
 	if !cache.WaitForCacheSync(ctx.Done(), x.hasSynced...) {
 		return
 	}
 	x.start(ctx)
 	for {
+		x.dropReleased()
 		end, ok := x.endGraces()
 		var timer clock.Timer
 		var expired <-chan time.Time
@@ -414,7 +416,7 @@ func (x *Index) Run(ctx context.Context) {
 // which half is not read yet would be wrong, and one for each object that is
 // read at the start would be slow.
 func (x *Index) start(ctx context.Context) {
-	x.lock()
+	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.ctx, x.started = ctx, true
 	for _, t := range x.all() {
@@ -443,7 +445,7 @@ func (x *Index) fill(t *Target) {
 // endGraces empties the sets whose grace is over and returns when the next one
 // is, if one is running.
 func (x *Index) endGraces() (next time.Time, ok bool) {
-	x.lock()
+	x.mu.Lock()
 	defer x.mu.Unlock()
 	now := x.clock.Now()
 	for _, t := range x.all() {
@@ -508,7 +510,7 @@ func (x *Index) place(t *Target, key, node string) bool {
 }
 
 func (x *Index) placePod(pod *corev1.Pod) {
-	x.lock()
+	x.mu.Lock()
 	defer x.mu.Unlock()
 	key := podKey(pod)
 	for _, t := range x.affected.of(key, pod.Labels) {
@@ -519,7 +521,7 @@ func (x *Index) placePod(pod *corev1.Pod) {
 }
 
 func (x *Index) removePod(pod *corev1.Pod) {
-	x.lock()
+	x.mu.Lock()
 	defer x.mu.Unlock()
 	key := podKey(pod)
 	for _, t := range slices.Clone(x.affected.counting[key]) {
@@ -530,7 +532,7 @@ func (x *Index) removePod(pod *corev1.Pod) {
 }
 
 func (x *Index) placeNode(node *corev1.Node) {
-	x.lock()
+	x.mu.Lock()
 	defer x.mu.Unlock()
 	for t := range x.affected.nodes {
 		if x.place(t, node.Name, t.placeOfNode(node)) {
@@ -540,7 +542,7 @@ func (x *Index) placeNode(node *corev1.Node) {
 }
 
 func (x *Index) removeNode(node *corev1.Node) {
-	x.lock()
+	x.mu.Lock()
 	defer x.mu.Unlock()
 	for t := range x.affected.nodes {
 		if x.place(t, node.Name, "") {

@@ -399,11 +399,16 @@ func TestGrace(t *testing.T) {
 // TestChangesAddUp compares the sets that thousands of changes have led to
 // with sets that are made afresh from what is there.
 func TestChangesAddUp(t *testing.T) {
-	// No label is common to what the last chooses.
-	either := config.Target{Name: "either", Pods: &config.PodsTarget{LabelSelector: &metav1.LabelSelector{
-		MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "app", Operator: metav1.LabelSelectorOpIn, Values: []string{"green", "qdrant"}}},
-	}}}
-	targets := []config.Target{qdrantPods(), qdrantPods("search"), qdrantService(), gpuNodes(), inTeams(), either}
+	byApp := func(name string, operator metav1.LabelSelectorOperator, values ...string) config.Target {
+		return config.Target{Name: name, Pods: &config.PodsTarget{LabelSelector: &metav1.LabelSelector{
+			MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "app", Operator: operator, Values: values}},
+		}}}
+	}
+	targets := []config.Target{
+		qdrantPods(), qdrantPods("search"), qdrantService(), gpuNodes(), inTeams(),
+		byApp("either", metav1.LabelSelectorOpIn, "green", "qdrant"),
+		byApp("other", metav1.LabelSelectorOpNotIn, "green"), // no label tells what it may choose
+	}
 	hasIP := at("10.0.0.1")
 	for seed := range uint64(20) {
 		r := rand.New(rand.NewPCG(seed, 1))

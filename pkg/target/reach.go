@@ -34,7 +34,7 @@ type endpoint struct {
 // first by name stands for all.
 func (x *Index) reach(at int) (r reach, known bool) {
 	t := x.configured[at]
-	x.lock()
+	x.mu.Lock()
 	known, r.grace = x.started, t.set.Grace
 	nodes, watch := maps.Clone(t.node), t.watch
 	x.mu.Unlock()

@@ -77,7 +77,7 @@ func (x *Index) removeService(service *corev1.Service) {
 // that are not ready too or not, and lead to some of what is chosen. It counts
 // the pods of its namespace again if others may be chosen now.
 func (x *Index) reselect(service *corev1.Service, selector labels.Selector, distribution placement.Distribution, notReady bool) {
-	x.lock()
+	x.mu.Lock()
 	defer x.mu.Unlock()
 	for t := range x.affected.services[types.NamespacedName{Namespace: service.Namespace, Name: service.Name}] {
 		redistributed := t.distribution != distribution
@@ -235,7 +235,7 @@ func isEndpoint(key string) bool        { return key[0] == '[' }
 
 // follow takes over the endpoints that w has seen.
 func (x *Index) follow(t *Target, w *watch) {
-	x.lock()
+	x.mu.Lock()
 	defer x.mu.Unlock()
 	if t.watch != w {
 		return
