@@ -69,7 +69,7 @@ var rows = []row{
 			kind: "timeseries", width: 8, height: 8, unit: "s",
 			queries: []query{
 				{expr: `sum(rate(netlatency_placement_cost_seconds_sum` + ours + rate + `)) / sum(rate(netlatency_placement_cost_seconds_count` + ours + rate + `))`, legend: "placed"},
-				{expr: `(sum(rate(netlatency_placement_cost_seconds_sum` + ours + rate + `)) - sum(rate(netlatency_placement_excess_seconds_sum` + ours + rate + `))) / sum(rate(netlatency_placement_cost_seconds_count` + ours + rate + `))`, legend: "best"},
+				{expr: `sum(rate(netlatency_placement_cost_seconds_sum` + ours + rate + `)) / sum(rate(netlatency_placement_cost_seconds_count` + ours + rate + `)) - sum(rate(netlatency_placement_excess_seconds_sum` + ours + rate + `)) / sum(rate(netlatency_placement_excess_seconds_count` + ours + rate + `))`, legend: "best"},
 				{expr: `histogram_quantile(0.9, sum by (le) (rate(netlatency_placement_cost_seconds_bucket` + ours + rate + `)))`, legend: "placed, p90"},
 			},
 		},

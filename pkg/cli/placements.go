@@ -130,7 +130,7 @@ func (t *tally) of(pods []*corev1.Pod, events map[string][]ui.Event) {
 			}
 		}
 		if text := pod.Annotations[netlatency.PlacementAnnotation]; text != "" {
-			e := &ui.Explanation{}
+			e := &placement.Record{}
 			if json.Unmarshal([]byte(text), e) == nil { // anybody may have written it
 				p.Explanation = e
 			}

@@ -24,6 +24,7 @@ import (
 	clienttesting "k8s.io/client-go/testing"
 	st "k8s.io/kubernetes/pkg/scheduler/testing"
 
+	"github.com/netlatency/netlatency/pkg/placement"
 	"github.com/netlatency/netlatency/pkg/ui"
 )
 
@@ -80,7 +81,7 @@ func told[T any](t *testing.T, server *ui.Server, path string, wanted func(T) bo
 
 type placed struct {
 	Name, Node, Waits string
-	Explanation       *ui.Explanation
+	Explanation       *placement.Record
 	Events            []struct{ Reason, Note string }
 }
 
@@ -113,7 +114,7 @@ func TestThePageHasTargetsAndPlacements(t *testing.T) {
 	if p := got[0]; p.Name != "broken" || p.Explanation != nil {
 		t.Errorf("an annotation that is none: %+v", p)
 	}
-	if p := got[2]; p.Node != "h-1" || p.Explanation == nil || *p.Explanation.Cost != 1.5 || p.Explanation.Rank != 2 || len(p.Events) != 1 || p.Events[0].Note != "far away" {
+	if p := got[2]; p.Node != "h-1" || p.Explanation == nil || *p.Explanation.CostMS != 1.5 || p.Explanation.Rank != 2 || len(p.Events) != 1 || p.Events[0].Note != "far away" {
 		t.Errorf("the explained one: %+v", p)
 	}
 	if p := got[3]; p.Node != "" || p.Waits != "0/4 nodes are available" {

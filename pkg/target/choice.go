@@ -109,6 +109,13 @@ func required(selector labels.Selector) (fewest []pair) {
 	return fewest
 }
 
+// IsLookedUp reports whether selector demands a label by which pods that it may
+// choose can be found. Without one it is evaluated at each change of any pod.
+func IsLookedUp(selector *metav1.LabelSelector) bool {
+	s, err := metav1.LabelSelectorAsSelector(selector)
+	return err == nil && len(required(s)) > 0
+}
+
 // placeOfPod is the node on which pod is a replica of the target, or empty.
 func (t *Target) placeOfPod(pod *corev1.Pod) string {
 	if t.pods == nil || !t.serves(pod) || !t.inNamespace(pod.Namespace) || !t.pods.Matches(labels.Set(pod.Labels)) {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/netlatency/netlatency/pkg/latency"
+	"github.com/netlatency/netlatency/pkg/placement"
 )
 
 // Snapshot is all that the page shows, as it was known at one moment. It must
@@ -104,33 +105,13 @@ type Placement struct {
 	Waits string `json:"waits,omitempty"`
 	// Explanation is what the scheduler wrote onto the pod; nil where it was not
 	// asked to.
-	Explanation *Explanation `json:"explanation,omitempty"`
+	Explanation *placement.Record `json:"explanation,omitempty"`
 	// Cost is what its node costs now and BestCost what the best node does, in
 	// milliseconds; nil where it is unknown.
 	Cost     *float64 `json:"cost_ms"`
 	Best     string   `json:"best,omitempty"`
 	BestCost *float64 `json:"best_ms"`
 	Events   []Event  `json:"events,omitempty"`
-}
-
-// Explanation is the scheduler's annotation on a pod, of the time it was placed.
-type Explanation struct {
-	Cost    *float64          `json:"costMs,omitempty"`
-	Targets []ExplainedTarget `json:"targets,omitempty"`
-	Best    string            `json:"best,omitempty"`
-	BestMS  *float64          `json:"bestMs,omitempty"`
-	Kept    string            `json:"keptBy,omitempty"`
-	Rank    int               `json:"rank,omitempty"`
-	Of      int               `json:"of,omitempty"`
-	Age     *float64          `json:"matrixAgeSeconds,omitempty"`
-}
-
-// ExplainedTarget is a target in an Explanation.
-type ExplainedTarget struct {
-	Name   string   `json:"name"`
-	MS     *float64 `json:"ms,omitempty"`
-	Weight int      `json:"weight"`
-	Basis  string   `json:"basis"`
 }
 
 // Event is what the scheduler announced about a pod.

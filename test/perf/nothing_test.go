@@ -8,9 +8,10 @@ import (
 	fwk "k8s.io/kube-scheduler/framework"
 )
 
-// nothing is a plugin at the extension points that ours has in each cycle, and
-// does nothing there: what the framework takes for any plugin that scores, for
-// its lists of scores and for asking it about each node.
+// nothing is a plugin that does nothing at the extension points at which ours is
+// called in a cycle before there is a node, but for NormalizeScore: what the
+// framework takes for any plugin that scores, for its lists and for asking it
+// about each node.
 type nothing struct{}
 
 const nothingName = "Nothing"

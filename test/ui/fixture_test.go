@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/netlatency/netlatency/pkg/latency"
+	"github.com/netlatency/netlatency/pkg/placement"
 	"github.com/netlatency/netlatency/pkg/source"
 	"github.com/netlatency/netlatency/pkg/ui"
 	"github.com/netlatency/netlatency/test/networks"
@@ -183,11 +184,11 @@ func withPods(s *ui.Snapshot, now time.Time) {
 		{Namespace: "search", Name: "search-workers-m4k2p", Profile: "netlatency-scheduler", Since: at(40 * time.Second), Waits: "0/12 nodes are available: 8 node(s) beyond maxRTT 5ms of target qdrant, 4 Insufficient cpu."},
 		{
 			Namespace: "search", Name: "search-workers-8c2lx", Profile: "netlatency-scheduler", Node: "hetzner-1", Since: at(70 * time.Second), Cost: new(1.43), Best: "hetzner-3", BestCost: new(1.41),
-			Explanation: &ui.Explanation{Cost: new(1.41), Best: "hetzner-3", BestMS: new(1.41), Rank: 1, Of: 9, Age: new(4.2), Targets: []ui.ExplainedTarget{{Name: "qdrant", MS: new(0.56), Weight: 3, Basis: "measured"}, {Name: "gpu", MS: new(2.7), Weight: 2, Basis: "measured"}}},
+			Explanation: &placement.Record{CostMS: new(1.41), Best: "hetzner-3", BestMS: new(1.41), Rank: 1, Of: 9, AgeS: new(4.2), Targets: []placement.TargetRecord{{Name: "qdrant", MS: new(0.56), Weight: 3, Basis: "measured"}, {Name: "gpu", MS: new(2.7), Weight: 2, Basis: "measured"}}},
 		},
 		{
 			Namespace: "search", Name: "search-workers-x9tqz", Profile: "netlatency-scheduler", Node: "gthost-2", Since: at(75 * time.Second), Cost: new(6.17), Best: "hetzner-3", BestCost: new(1.41),
-			Explanation: &ui.Explanation{Cost: new(6.02), Best: "hetzner-3", BestMS: new(1.41), Rank: 4, Of: 6, Kept: "NodeResourcesFit", Age: new(4.2), Targets: []ui.ExplainedTarget{{Name: "qdrant", MS: new(0.22), Weight: 3, Basis: "measured"}, {Name: "gpu", MS: new(14.7), Weight: 2, Basis: "group"}}},
+			Explanation: &placement.Record{CostMS: new(6.02), Best: "hetzner-3", BestMS: new(1.41), Rank: 4, Of: 6, KeptBy: "NodeResourcesFit", AgeS: new(4.2), Targets: []placement.TargetRecord{{Name: "qdrant", MS: new(0.22), Weight: 3, Basis: "measured"}, {Name: "gpu", MS: new(14.7), Weight: 2, Basis: "group"}}},
 			Events:      []ui.Event{{Reason: "NetLatencyFar", Note: "Placed on gthost-2, 6.02ms from its targets on average; hetzner-3 would have been 1.41ms but for the scheduler plugin NodeResourcesFit.", At: at(75 * time.Second)}},
 		},
 	}
@@ -197,4 +198,5 @@ func withPods(s *ui.Snapshot, now time.Time) {
 			Cost: new(1.4 + 0.01*float64(i%3)), Best: "hetzner-3", BestCost: new(1.41),
 		})
 	}
+	s.Placements[len(s.Placements)-1].Explanation = &placement.Record{CostMS: new(6.1), Best: "hetzner-3", BestMS: new(1.41), KeptBy: "unknown"}
 }

@@ -53,6 +53,16 @@ function ordinal(n: number): string {
   return `${n}${tens ? "th" : ["th", "st", "nd", "rd"][n % 10] ?? "th"}`;
 }
 
+// kept says what keptBy of an explanation stands for.
+function kept(by: string): string {
+  switch (by) {
+    case "scores": return "and was free: other plugins' scores weighed more";
+    case "unknown": return "but for something that cannot be told of a pod with volumes or devices";
+    case "NodeGone": return "but has left the cluster";
+  }
+  return `but for the plugin ${by}`;
+}
+
 function row(p: Placement, provider: Map<string, string>, withProfile: boolean): HTMLElement {
   const at = now();
   const far = p.cost_ms !== null && p.best_ms !== null && p.cost_ms > 2 * p.best_ms + 0.1;
@@ -73,7 +83,7 @@ function why(p: Placement): (HTMLElement | null)[] {
     if (targets.length) parts.push(h("p", {}, ...targets));
     const said: string[] = [];
     if (e.rank && e.of) said.push(e.rank === 1 ? `Nearest of ${counted(e.of, "node")} that it fitted.` : `By latency the ${ordinal(e.rank)} of ${counted(e.of, "node")} that it fitted.`);
-    if (e.keptBy && e.best) said.push(`${e.best} would have been ${inMs(e.bestMs)} ${e.keptBy === "scores" ? "and was free: other plugins' scores weighed more" : `but for the plugin ${e.keptBy}`}.`);
+    if (e.keptBy && e.best) said.push(`${e.best} would have been ${inMs(e.bestMs)} ${kept(e.keptBy)}.`);
     if (said.length) parts.push(h("p", { class: "quiet small" }, said.join(" ")));
   }
   for (const event of p.events ?? []) parts.push(h("p", { class: "warning" }, h("strong", {}, event.reason), ` ${event.note}`));

@@ -56,10 +56,10 @@ func (c *cluster) outcomes(t *testing.T) (counts [len(outcomeNames)]float64) {
 	return counts
 }
 
-// FuzzMatrix looks for a matrix that the plugin does not survive. It comes as it
-// would if no source checked anything: what the decoders let through, which
-// have fuzz tests of their own, is among it.
-func FuzzMatrix(f *testing.F) {
+// newNonsenseCluster has limits, every aggregation but one and a quantile, to
+// be given matrices that no source would let through.
+func newNonsenseCluster(tb testing.TB) *cluster {
+	tb.Helper()
 	objects := []runtime.Object{qdrant("q-0", "node-0"), qdrant("q-1", "node-1")}
 	for i := range 6 {
 		objects = append(objects, node(fmt.Sprintf("node-%d", i)))
@@ -71,8 +71,14 @@ func FuzzMatrix(f *testing.F) {
 	args.AnnotatePlacement = true
 	args.Statistic = config.Statistic{TailWeight: 0.1, LossPenalty: metav1.Duration{Duration: 200 * ms}}
 	args.Band = config.Band{}
-	c := newCluster(f, setting{args: args, objects: objects})
+	return newCluster(tb, setting{args: args, objects: objects})
+}
 
+// FuzzMatrix looks for a matrix that the plugin does not survive. It comes as it
+// would if no source checked anything: what the decoders let through, which
+// have fuzz tests of their own, is among it.
+func FuzzMatrix(f *testing.F) {
+	c := newNonsenseCluster(f)
 	row := func(node, peer byte, numbers ...int64) (data []byte) {
 		data = append(data, node, peer)
 		for _, n := range numbers {

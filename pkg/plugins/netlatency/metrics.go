@@ -53,7 +53,7 @@ var (
 
 	placements = metrics.NewCounterVec(&metrics.CounterOpts{
 		Name:           "netlatency_placements_total",
-		Help:           "Pods with targets by what the cost of their node rests on, the weakest of its targets' (unknown, group, reverse, measured, local), and by what kept them from the nearest node: a plugin that refuses it, scores, or nothing where they are as near.",
+		Help:           "Pods with targets by what the cost of their node rests on, the weakest of its targets' (unknown, group, reverse, measured, local), and by what kept them from the nearest node: a plugin that refuses it, scores, unknown (of pods with resource claims or volumes), or nothing where they are as near.",
 		StabilityLevel: metrics.ALPHA,
 	}, []string{"profile", "basis", "kept_by"})
 
@@ -66,7 +66,7 @@ var (
 
 	placementExcess = metrics.NewHistogramVec(&metrics.HistogramOpts{
 		Name:           "netlatency_placement_excess_seconds",
-		Help:           "By how much that is more than on the nearest node of all.",
+		Help:           "By how much that is more than on the nearest node of all. Pods that could not go there however free it were, for a taint or by their own selector, are left out.",
 		Buckets:        placementBuckets,
 		StabilityLevel: metrics.ALPHA,
 	}, []string{"profile"})

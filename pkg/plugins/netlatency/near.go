@@ -21,6 +21,7 @@ import (
 
 	"github.com/netlatency/netlatency/apis/config"
 	"github.com/netlatency/netlatency/apis/config/validation"
+	"github.com/netlatency/netlatency/pkg/target"
 )
 
 // nearAnnotation says on a pod what it wants to be near, in place of the rules.
@@ -214,7 +215,8 @@ func parseWhat(what string, known []config.Target) (config.Target, error) {
 			return config.Target{}, fmt.Errorf("%s: %w", shortened(what), err)
 		}
 		if kind == "pods" {
-			if !canBeLookedUp(selector) {
+			// Validation refuses an empty one for what it is.
+			if isEmpty := len(selector.MatchLabels)+len(selector.MatchExpressions) == 0; !isEmpty && !target.IsLookedUp(selector) {
 				return config.Target{}, fmt.Errorf("%s gives no label a value, and all pods would have to be looked at each time that one changes; add a term with =, == or in, as in pods(app=redis,!debug)", shortened(what))
 			}
 			t.Pods = &config.PodsTarget{LabelSelector: selector}
@@ -299,13 +301,6 @@ func parseSelector(text string) (*metav1.LabelSelector, error) {
 		}
 	}
 	return selector, nil
-}
-
-// canBeLookedUp reports whether the pods of a selector can be found by one of
-// their labels. An empty selector is refused for what it is.
-func canBeLookedUp(selector *metav1.LabelSelector) bool {
-	return len(selector.MatchLabels) > 0 || len(selector.MatchExpressions) == 0 ||
-		slices.ContainsFunc(selector.MatchExpressions, func(r metav1.LabelSelectorRequirement) bool { return r.Operator == metav1.LabelSelectorOpIn })
 }
 
 var options = []string{"weight", "aggregation", "quantile", "maxRTT", "whenUnknown", "namespace", "same"}

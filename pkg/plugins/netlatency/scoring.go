@@ -182,6 +182,11 @@ func (s *scorer) rate(costs *placement.Costs, band placement.Band, best time.Dur
 	}
 }
 
+// isSame reports whether a and b are one string in memory. Equal ones may not be.
+func isSame(a, b string) bool {
+	return len(a) == len(b) && unsafe.StringData(a) == unsafe.StringData(b)
+}
+
 // streams is in how many places at once of the snapshot's order nodes are looked
 // for.
 const streams = 4
@@ -200,9 +205,9 @@ func (s *scorer) fill(scores fwk.NodeScoreList) bool {
 	var next [streams]int // positions
 	oldest := 0
 	for i := range scores {
-		position, name := -1, unsafe.StringData(scores[i].Name)
+		position := -1
 		for stream, at := range next {
-			if at < len(s.names) && unsafe.StringData(s.names[at]) == name {
+			if at < len(s.names) && isSame(s.names[at], scores[i].Name) {
 				position = at
 				next[stream]++
 				break

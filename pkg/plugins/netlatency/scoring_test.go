@@ -263,18 +263,7 @@ func TestWhenLatencyIsLeftOut(t *testing.T) {
 }
 
 func TestAMatrixOfNonsenseNeverFailsAPod(t *testing.T) {
-	objects := []runtime.Object{qdrant("q-0", "node-0"), qdrant("q-1", "node-1")}
-	for i := range 6 {
-		objects = append(objects, node(fmt.Sprintf("node-%d", i)))
-	}
-	objects = append(objects, gpuNode("node-6"))
-	rejecting := limited(gpuTarget(), config.UnknownReject)
-	rejecting.Aggregation = config.AggregationWorst
-	args := newArgs(limited(qdrantTarget(), config.UnknownAllow), rejecting)
-	args.AnnotatePlacement = true
-	args.Statistic = config.Statistic{TailWeight: 0.1, LossPenalty: metav1.Duration{Duration: 200 * ms}}
-	args.Band = config.Band{}
-	c := newCluster(t, setting{args: args, objects: objects})
+	c := newNonsenseCluster(t)
 	r := rand.New(rand.NewPCG(1, 2))
 	value := func() time.Duration {
 		return []time.Duration{-1, 0, 1, -ms, ms, math.MaxInt64, math.MinInt64, time.Duration(r.Int64()), -time.Duration(r.Int64())}[r.IntN(9)]
