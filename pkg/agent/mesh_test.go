@@ -22,6 +22,7 @@ import (
 	"github.com/netlatency/netlatency/pkg/exposition"
 	"github.com/netlatency/netlatency/pkg/latency"
 	"github.com/netlatency/netlatency/pkg/probe"
+	"github.com/netlatency/netlatency/test/machine"
 )
 
 // Two real agents over loopback, with nothing fake but the API server: they
@@ -118,11 +119,7 @@ func testMesh(t *testing.T, method probe.Method) {
 // IPv6 only: it measures both, each of them measures it, and it is read at
 // either address.
 func TestAnAgentOfBothFamiliesMeasuresPeersOfEither(t *testing.T) {
-	if l, err := net.Listen("tcp", "[::1]:0"); err != nil {
-		t.Skipf("this machine has no IPv6 loopback: %v", err)
-	} else {
-		_ = l.Close()
-	}
+	machine.NeedsIPv6(t)
 	type node struct {
 		addresses []string
 		port      int

@@ -169,13 +169,3 @@ func onLinux(tb testing.TB) {
 		tb.Skipf("kernel stamps are implemented for Linux only, this is %s", runtime.GOOS)
 	}
 }
-
-// hasIPv6 ends a test on a machine without it.
-func hasIPv6(tb testing.TB) {
-	tb.Helper()
-	c, err := net.ListenPacket("udp6", loopback6.String())
-	if err != nil {
-		tb.Skipf("this machine has no IPv6 loopback: %v", err)
-	}
-	c.Close()
-}

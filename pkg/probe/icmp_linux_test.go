@@ -12,6 +12,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
+
+	"github.com/netlatency/netlatency/test/machine"
 )
 
 // pinger is an ICMP that runs.
@@ -36,7 +38,7 @@ func TestEchoesAreSamplesByKernelStamps(t *testing.T) {
 	for name, addr := range families {
 		t.Run(name, func(t *testing.T) {
 			if addr.Is6() {
-				hasIPv6(t)
+				machine.NeedsIPv6(t)
 			}
 			p := startICMP(t, addr, 2*time.Second)
 			if p.Stamps != Kernel {
@@ -117,7 +119,7 @@ func TestFullSizeEchoesAreAnsweredInFull(t *testing.T) {
 	for name, addr := range families {
 		t.Run(name, func(t *testing.T) {
 			if addr.Is6() {
-				hasIPv6(t)
+				machine.NeedsIPv6(t)
 			}
 			p := startICMP(t, addr, 5*time.Second)
 			for _, size := range []int{MinSize, 1400, MaxSize} {
@@ -203,13 +205,13 @@ func TestListenICMPSaysWhichSettingPermitsIt(t *testing.T) {
 	}
 	ownNamespace(t)
 	if err := permitPing("1 0"); err != nil {
-		t.Skipf("the sysctl cannot be changed: %v", err)
+		machine.Lacks(t, "the sysctl cannot be changed: %v", err)
 	}
 	defer permitPing(string(before))
 	for name, addr := range families {
 		t.Run(name, func(t *testing.T) {
 			if addr.Is6() {
-				hasIPv6(t)
+				machine.NeedsIPv6(t)
 			}
 			_, err := ListenICMP(t.Context(), addr, ICMPOptions{Timeout: time.Second})
 			if !errors.Is(err, unix.EACCES) || !strings.Contains(err.Error(), "net.ipv4.ping_group_range") || !strings.Contains(err.Error(), "chart") {

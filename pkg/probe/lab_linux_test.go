@@ -20,6 +20,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/netlatency/netlatency/test/machine"
 )
 
 // The tests run in a network namespace of their own, in which the sysctl
@@ -125,7 +127,7 @@ func sysctl(name, value string) error {
 func ownNamespace(tb testing.TB) {
 	tb.Helper()
 	if os.Getenv(roleVariable) != roleTests {
-		tb.Skip("this test needs a network namespace of its own, so root or a user namespace")
+		machine.Lacks(tb, "this test needs a network namespace of its own, so root or a user namespace")
 	}
 }
 
@@ -363,7 +365,7 @@ func hasICMP(tb testing.TB) {
 	tb.Helper()
 	fd, err := openSocket(overICMP, unix.AF_INET)
 	if errors.Is(err, unix.EACCES) {
-		tb.Skipf("this test needs root, a user namespace or a sysctl: %v", err)
+		machine.Lacks(tb, "this test needs root, a user namespace or a sysctl: %v", err)
 	}
 	unix.Close(fd)
 }

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/netlatency/netlatency/test/machine"
 )
 
 // portableStation is a Portable that may run.
@@ -50,7 +52,7 @@ func TestAnEchoIsASampleByTheUsersClock(t *testing.T) {
 	for name, peer := range map[string]netip.AddrPort{"IPv4": echoPeer, "IPv6": netip.MustParseAddrPort("[::1]:9465")} {
 		t.Run(name, func(t *testing.T) {
 			if name == "IPv6" {
-				hasIPv6(t)
+				machine.NeedsIPv6(t)
 			}
 			unspecified := netip.IPv4Unspecified()
 			if peer.Addr().Is6() {

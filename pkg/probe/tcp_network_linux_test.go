@@ -12,6 +12,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/netlatency/netlatency/test/machine"
 )
 
 // networkVariable names the test that a copy of this program is to run in a
@@ -41,14 +43,14 @@ func inOwnNetwork(t *testing.T) bool {
 	var output strings.Builder
 	cmd.Stdout, cmd.Stderr = &output, &output
 	if err := cmd.Start(); err != nil {
-		t.Skipf("this machine gives no network of its own: %v", err)
+		machine.Lacks(t, "this machine gives no network of its own: %v", err)
 	}
 	if err := cmd.Wait(); err != nil {
 		t.Fatalf("in a network of its own: %v\n%s", err, &output)
 	}
 	switch ran := output.String(); {
 	case strings.Contains(ran, "--- SKIP: "): // a part that was skipped there is one here
-		t.Skipf("not all was run in a network of its own:\n%s", ran)
+		machine.Lacks(t, "not all was run in a network of its own:\n%s", ran)
 	case !strings.Contains(ran, "--- PASS: "+t.Name()+" "):
 		t.Fatalf("nothing was run in a network of its own:\n%s", ran)
 	}

@@ -12,6 +12,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/netlatency/netlatency/test/machine"
 )
 
 // tcpStation is a TCP that may run.
@@ -83,7 +85,7 @@ func TestTheHandshakeOfAConnectionIsASampleByTheKernel(t *testing.T) {
 	for name, at := range map[string]netip.AddrPort{"IPv4": loopback4, "IPv6": loopback6} {
 		t.Run(name, func(t *testing.T) {
 			if name == "IPv6" {
-				hasIPv6(t)
+				machine.NeedsIPv6(t)
 			}
 			peer := listenTCP(t, at, func(c net.Conn) { c.Close() })
 			prober := startTCP(t, at.Addr(), TCPOptions{})
@@ -197,7 +199,7 @@ func TestARefusedConnectIsNeitherASampleNorALoss(t *testing.T) {
 	for name, at := range map[string]netip.AddrPort{"IPv4": loopback4, "IPv6": loopback6} {
 		t.Run(name, func(t *testing.T) {
 			if name == "IPv6" {
-				hasIPv6(t)
+				machine.NeedsIPv6(t)
 			}
 			prober := startTCP(t, at.Addr(), TCPOptions{})
 			nobody := netip.AddrPortFrom(at.Addr(), 1) // tcpmux, which is not served any more

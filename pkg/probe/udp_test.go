@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/netlatency/netlatency/test/machine"
 )
 
 // station is a UDP that may run.
@@ -58,7 +60,7 @@ func TestSamplesRestOnKernelStampsAtBothEnds(t *testing.T) {
 	for name, addr := range map[string]netip.AddrPort{"IPv4": loopback4, "IPv6": loopback6} {
 		t.Run(name, func(t *testing.T) {
 			if name == "IPv6" {
-				hasIPv6(t)
+				machine.NeedsIPv6(t)
 			}
 			reflector := start(t, addr, UDPOptions{Reflector: NewReflector(ReflectorOptions{})})
 			prober := start(t, addr, UDPOptions{})

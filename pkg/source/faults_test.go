@@ -21,6 +21,7 @@ import (
 
 	"github.com/netlatency/netlatency/pkg/exposition"
 	"github.com/netlatency/netlatency/pkg/source"
+	"github.com/netlatency/netlatency/test/machine"
 )
 
 // zeros writes n bytes of nothing.
@@ -390,7 +391,7 @@ func newIPv6Listener(t *testing.T) net.Listener {
 	t.Helper()
 	l, err := net.Listen("tcp", "[::1]:0")
 	if err != nil {
-		t.Skipf("this machine has no IPv6: %v", err)
+		machine.Lacks(t, "this machine has no IPv6: %v", err)
 	}
 	return l
 }

@@ -26,6 +26,8 @@ import (
 //   - score: the Score of every node and NormalizeScore, in a cycle that has
 //     begun;
 //   - warm: nothing has changed since the pod before;
+//   - cold: nor has it, but other memory was used in between, as by all the rest of
+//     a scheduler;
 //   - target-moved: the target has, and this is the first pod after;
 //   - matrix-changed: the view that a new matrix makes necessary, which is made
 //     beside the cycles, and a cycle.
