@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Schedules pods by the thousand in upstream's harness, in turns with the
 # plugin, without it and by pod affinity, and appends what each burst took to a
-# file, as go test -bench prints it. At full size that takes two hours.
+# file, as go test -bench prints it. At full size that takes an hour.
 #
 # usage: hack/perf.sh [build/perf.txt]    PERF_NODES=5000   nodes
 #                                         PERF_PODS=10000   that run besides

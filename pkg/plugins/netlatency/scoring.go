@@ -154,7 +154,7 @@ func (s *scorer) score(costs *placement.Costs, band placement.Band, scores fwk.N
 
 // learn takes over the order of the snapshot.
 func (s *scorer) learn(nodes *placement.Nodes, snapshot []fwk.NodeInfo) {
-	s.nodes, s.names, s.places = nodes, nil, nil
+	s.nodes, s.names, s.places = nodes, make([]string, 0, nodes.Len()), make([]int32, 0, nodes.Len())
 	s.positions = slices.Repeat([]int32{-1}, nodes.Len())
 	for _, info := range snapshot {
 		node := info.Node()
