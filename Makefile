@@ -82,7 +82,7 @@ bench-estimates: ## The part of bench that judges estimates, into build/estimate
 	go run ./hack/bench -demo= -benchmarks= -perf= -peers= -output build/estimates.json
 
 .PHONY: bench-perf
-bench-perf: ## The part of bench that times whole schedulers, into build/perf.txt (PERF_NODES=5000 PERF_PODS=10000 PERF_BURST=300 PERF_ROUNDS=10 PERF_COST_ROUNDS=100)
+bench-perf: ## The part of bench that times whole schedulers, into build/perf.txt (PERF_NODES=5000 PERF_PODS=10000 PERF_BURST=100 PERF_ROUNDS=30 PERF_COST_ROUNDS=300)
 	hack/perf.sh
 
 .PHONY: bench-peers

@@ -6,7 +6,7 @@
 # usage: hack/bench.sh    REPORT=file is the demo's report (build/demo.json)
 #                         MATRICES=directory has measured networks to judge
 #                         estimates on, NAME-1.txt.gz and so on
-#                         PERF_NODES=1000 PERF_PODS=1000 PERF_ROUNDS=3 are the
+#                         PERF_NODES=1000 PERF_PODS=1000 PERF_ROUNDS=9 are the
 #                         size of what hack/perf.sh does
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -71,7 +71,7 @@ hack/peers.sh
 if [[ -f build/perf.txt ]]; then
 	echo "What whole schedulers took is that of build/perf.txt, $(date -r build/perf.txt '+%F %T'). Delete it, or run make bench-perf, for new numbers."
 else
-	PERF_NODES=${PERF_NODES:-1000} PERF_PODS=${PERF_PODS:-1000} PERF_ROUNDS=${PERF_ROUNDS:-3} hack/perf.sh
+	PERF_NODES=${PERF_NODES:-1000} PERF_PODS=${PERF_PODS:-1000} PERF_ROUNDS=${PERF_ROUNDS:-9} hack/perf.sh
 fi
 
 echo

@@ -5,13 +5,13 @@
 #
 # usage: hack/perf.sh [build/perf.txt]    PERF_NODES=5000   nodes
 #                                         PERF_PODS=10000   that run besides
-#                                         PERF_BURST=300    that come at once
-#                                         PERF_ROUNDS=10    with pod affinity
-#                                         PERF_COST_ROUNDS=100  without
+#                                         PERF_BURST=100    that come at once
+#                                         PERF_ROUNDS=30    with pod affinity
+#                                         PERF_COST_ROUNDS=300  without
 set -euo pipefail
 cd "$(dirname "$0")/.."
 output=${1:-build/perf.txt}
-nodes=${PERF_NODES:-5000} pods=${PERF_PODS:-10000} burst=${PERF_BURST:-300} rounds=${PERF_ROUNDS:-10}
+nodes=${PERF_NODES:-5000} pods=${PERF_PODS:-10000} burst=${PERF_BURST:-100} rounds=${PERF_ROUNDS:-30}
 mkdir -p build/bin/bench
 binary=$PWD/build/bin/bench/test-perf.test log=$PWD/build/perf.log part=$PWD/$output.part
 go test -c -o "$binary" ./test/perf
@@ -23,7 +23,7 @@ echo "pkg: github.com/netlatency/netlatency/test/perf" >"$part"
 run() {
 	local left=$3 now
 	while ((left > 0)); do
-		now=$((left < 20 ? left : 20))
+		now=$((left < 100 ? left : 100))
 		left=$((left - now))
 		echo "$1: $now rounds, $left to come"
 		(cd test/perf && "$binary" -test.run '^$' -test.bench "^BenchmarkScheduling\$/^$1\$" -test.benchtime 1x \

@@ -13,10 +13,12 @@ import (
 	"k8s.io/kubernetes/cmd/kube-scheduler/app"
 
 	_ "github.com/netlatency/netlatency/apis/config/scheme" // NetLatencyArgs in configuration files
+	"github.com/netlatency/netlatency/pkg/memory"
 	"github.com/netlatency/netlatency/pkg/plugins/netlatency"
 )
 
 func main() {
+	memory.Use()
 	os.Exit(cli.Run(newCommand()))
 }
 

@@ -19,6 +19,7 @@ type Pair struct{ Node, Peer string }
 type Matrix struct {
 	version uint64
 	taken   time.Time
+	newest  time.Time        // of all pairs
 	index   map[string]int32 // node name to position in rows
 	names   []string         // sorted
 	rows    [][]cell         // by node, each sorted by peer
@@ -108,6 +109,9 @@ func (m *Matrix) NextSeq(taken time.Time, observed iter.Seq2[Pair, Distribution]
 			held.Newest = now.Newest
 			now = held
 		}
+		if now.Newest.After(next.newest) {
+			next.newest = now.Newest
+		}
 		node, peer := position(pair.Node), position(pair.Peer)
 		next.rows[node] = append(next.rows[node], cell{peer, now})
 		next.pairs++
@@ -127,6 +131,9 @@ func (m *Matrix) Later(taken time.Time) *Matrix {
 	later.taken = taken
 	later.rows = make([][]cell, len(m.rows))
 	passed := taken.Sub(m.taken)
+	if m.pairs > 0 {
+		later.newest = m.newest.Add(passed)
+	}
 	for i, row := range m.rows {
 		later.rows[i] = slices.Clone(row)
 		for at := range row {
@@ -171,6 +178,15 @@ func (m *Matrix) Taken() time.Time {
 		return time.Time{}
 	}
 	return m.taken
+}
+
+// Newest is when the newest of all samples was taken, the zero time if there
+// are none.
+func (m *Matrix) Newest() time.Time {
+	if m == nil {
+		return time.Time{}
+	}
+	return m.newest
 }
 
 // Pairs is the number of ordered pairs that have a distribution.

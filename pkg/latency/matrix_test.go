@@ -64,10 +64,13 @@ func TestALaterMatrixIsTheSameButForTheTime(t *testing.T) {
 	if later.Version() != 2 || later.Pairs() != 1 || !later.Taken().Equal(taken.Add(time.Minute)) {
 		t.Errorf("version %d, %d pairs, taken %v", later.Version(), later.Pairs(), later.Taken())
 	}
+	if !m.Newest().Equal(d.Newest) || !later.Newest().Equal(want.Newest) {
+		t.Errorf("the newest sample is of %v, and later of %v; want %v and %v", m.Newest(), later.Newest(), d.Newest, want.Newest)
+	}
 	if before, _ := m.Measured("a", "b"); before != d {
 		t.Errorf("the matrix before has changed to %v", before)
 	}
-	if empty := (*latency.Matrix)(nil).Later(taken); empty.Version() != 1 || empty.Pairs() != 0 {
+	if empty := (*latency.Matrix)(nil).Later(taken); empty.Version() != 1 || empty.Pairs() != 0 || !empty.Newest().IsZero() || !empty.Later(taken).Newest().IsZero() {
 		t.Errorf("after none comes version %d with %d pairs", empty.Version(), empty.Pairs())
 	}
 }

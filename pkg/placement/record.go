@@ -16,7 +16,7 @@ type Record struct {
 	KeptBy string `json:"keptBy,omitempty"`
 	Rank   int    `json:"rank,omitempty"`
 	Of     int    `json:"of,omitempty"`
-	// AgeS is the age of the matrix in seconds.
+	// AgeS is how old the newest round trip of the matrix was, in seconds.
 	AgeS *float64 `json:"matrixAgeSeconds,omitempty"`
 }
 

@@ -54,6 +54,26 @@ func (b Band) Score(cost, best time.Duration) int64 {
 	return max(MaxScore-int64(math.Ceil(PointsPerDoubling*doublings)), MinScore)
 }
 
+// Farthest is a cost such that every higher one scores lower than best by at
+// least points, which is 1 or more. It is Unknown, and there is no higher one,
+// where known costs never differ by as many points.
+func (b Band) Farthest(best time.Duration, points int64) time.Duration {
+	if points > MaxScore-MinScore || best == Unknown {
+		return Unknown
+	}
+	best = max(best, 0)
+	near := max(best+b.Width(best), 1)
+	farthest := math.Ceil(float64(near) * math.Exp2(float64(max(points, 1)-1)/PointsPerDoubling))
+	if farthest >= float64(Unknown)/2 {
+		return Unknown
+	}
+	cost := time.Duration(farthest)
+	for b.Score(cost+1, best) > MaxScore-points { // for what floating point loses
+		cost++
+	}
+	return cost
+}
+
 // Scores is the Score of every node of costs, by its place among the Nodes,
 // where best is the lowest cost of those that a pod can go to.
 func (b Band) Scores(costs *Costs, best time.Duration) []int8 {

@@ -1,6 +1,7 @@
 package placement_test
 
 import (
+	"math"
 	"math/rand/v2"
 	"testing"
 	"time"
@@ -61,5 +62,30 @@ func TestTheBestNodeMakesNoDifferenceToOthers(t *testing.T) {
 		if with < without-1 || with > without+placement.PointsPerDoubling+1 {
 			t.Fatalf("%v scores %d more than %v beside %v, and %d without that", near, with, farther, best, without)
 		}
+	}
+}
+
+func TestWhatIsBeyondTheFarthestScoresLowerByThePoints(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	for range 20000 {
+		band := placement.Band{Ratio: r.Float64() * 0.5, Floor: time.Duration(r.IntN(300)) * time.Microsecond}
+		best := time.Duration(math.Pow(10, r.Float64()*9)) - 1
+		points := 1 + r.Int64N(110)
+		farthest := band.Farthest(best, points)
+		if points > placement.MaxScore-placement.MinScore {
+			if farthest != placement.Unknown {
+				t.Fatalf("%+v: of a best of %v and %d points it is %v: no known cost is so far", band, best, points, farthest)
+			}
+			continue
+		}
+		if got := band.Score(farthest+1, best); got > placement.MaxScore-points {
+			t.Fatalf("%+v: beside a best of %v, %v scores %d, want %d at most", band, best, farthest+1, got, placement.MaxScore-points)
+		}
+		if nearer := farthest - 2 - farthest/1e6; nearer > 0 && band.Score(nearer, best) <= placement.MaxScore-points {
+			t.Fatalf("%+v: beside a best of %v, %v scores %d already: %v is not the farthest for %d points", band, best, nearer, band.Score(nearer, best), farthest, points)
+		}
+	}
+	if got := (placement.Band{}).Farthest(placement.Unknown, 10); got != placement.Unknown {
+		t.Errorf("beside what is unknown it is %v", got)
 	}
 }

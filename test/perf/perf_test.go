@@ -8,6 +8,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -28,14 +29,15 @@ import (
 	"k8s.io/kubernetes/test/utils/ktesting"
 	"sigs.k8s.io/yaml"
 
+	"github.com/netlatency/netlatency/pkg/memory"
 	"github.com/netlatency/netlatency/pkg/plugins/netlatency"
 )
 
 var (
 	nodes   = flag.Int("nodes", 5000, "nodes of the cluster")
 	running = flag.Int("running", 10000, "pods that run in the cluster besides those that are measured")
-	pods    = flag.Int("pods", 300, "pods of one kind that come at once")
-	rounds  = flag.Int("rounds", 10, "how often each kind comes")
+	pods    = flag.Int("pods", 100, "pods of one kind that come at once")
+	rounds  = flag.Int("rounds", 30, "how often each kind comes")
 	results = flag.String("results", "", "file to which what was measured is appended, as go test prints benchmarks")
 )
 
@@ -56,6 +58,9 @@ func TestMain(m *testing.M) {
 func run(m *testing.M) (code int, err error) {
 	if err := perf.InitTests(); err != nil {
 		return 0, err
+	}
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(memory.CollectorPercent) // as the chart's scheduler has it
 	}
 	directory, err := os.MkdirTemp("", "netlatency-perf-")
 	if err != nil {

@@ -19,6 +19,7 @@ type cycle struct {
 	demand *demand
 	view   *view
 	costs  *placement.Costs
+	bound  *bound // nil if every node is to be rated
 	// feasible is the nodes that PreScore was given; nil without it. PreScore sets
 	// it before anything reads it.
 	feasible []fwk.NodeInfo

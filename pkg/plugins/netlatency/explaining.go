@@ -35,6 +35,7 @@ const (
 // PostBind tells of it: what is reserved may yet not be bound.
 func (p *NetLatency) Reserve(ctx context.Context, state fwk.CycleState, pod *corev1.Pod, nodeName string) *fwk.Status {
 	defer func() { p.metrics.survived(ctx, "Reserve", recover()) }()
+	p.reserved.Store(&nodeName)
 	p.waiting.leave(pod.UID)
 	c := p.cycleOf(state)
 	if c == nil {
@@ -59,8 +60,8 @@ func (p *NetLatency) Reserve(ctx context.Context, state fwk.CycleState, pod *cor
 	state.Write(explainedKey, e)
 	if p.args.AnnotatePlacement {
 		r := placement.NewRecord(e.Explanation, e.keptBy)
-		if c.view.matrix != nil {
-			r.AgeS = new(p.clock.Since(c.view.matrix.Taken()).Round(100 * time.Millisecond).Seconds())
+		if newest := c.view.matrix.Newest(); !newest.IsZero() {
+			r.AgeS = new(p.clock.Since(newest).Round(100 * time.Millisecond).Seconds())
 		}
 		if text, err := json.Marshal(r); err == nil { // there is nothing in it that could fail
 			state.Write(recordKey, record(text))

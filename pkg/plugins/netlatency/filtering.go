@@ -9,8 +9,9 @@ import (
 	"github.com/netlatency/netlatency/pkg/placement"
 )
 
-// PreFilter prepares Filter for a pod of which a target has a limit; for all
-// others it returns Skip, and Filter is not called.
+// PreFilter prepares Filter for a pod of which a target has a limit, or for which
+// nodes can be left out (pruning.go); for all others it returns Skip, and Filter
+// is not called.
 func (p *NetLatency) PreFilter(ctx context.Context, state fwk.CycleState, pod *corev1.Pod, _ []fwk.NodeInfo) (_ *fwk.PreFilterResult, status *fwk.Status) {
 	defer func() {
 		if p.metrics.survived(ctx, "PreFilter", recover()) {
@@ -20,14 +21,22 @@ func (p *NetLatency) PreFilter(ctx context.Context, state fwk.CycleState, pod *c
 	}()
 	d, fault := p.demandFor(pod)
 	p.announceFault(pod, fault)
-	if d == nil || !d.limited {
+	if d == nil {
 		return nil, fwk.NewStatus(fwk.Skip)
+	}
+	if !d.limited {
+		c := p.begin(state, d)
+		if c.bound = p.boundFor(state, pod, c); c.bound == nil {
+			return nil, fwk.NewStatus(fwk.Skip)
+		}
+		return nil, nil
 	}
 	// In this order: who publishes stores the view, and then looks for who is
 	// waiting. A change is so seen here or there.
 	p.waiting.enter(pod)
 	c := p.begin(state, d)
 	p.waiting.saw(pod.UID, c.costs)
+	c.bound = p.boundFor(state, pod, c)
 	return nil, nil
 }
 
@@ -36,8 +45,8 @@ func (p *NetLatency) PreFilter(ctx context.Context, state fwk.CycleState, pod *c
 func (p *NetLatency) PreFilterExtensions() fwk.PreFilterExtensions { return nil }
 
 // Filter refuses a node that is beyond a limit, or from which a target is
-// unknown that rejects such nodes.
-func (p *NetLatency) Filter(ctx context.Context, state fwk.CycleState, _ *corev1.Pod, node fwk.NodeInfo) (status *fwk.Status) {
+// unknown that rejects such nodes, and leaves out one that cannot be chosen.
+func (p *NetLatency) Filter(ctx context.Context, state fwk.CycleState, pod *corev1.Pod, node fwk.NodeInfo) (status *fwk.Status) {
 	defer func() {
 		if p.metrics.survived(ctx, "Filter", recover()) {
 			status = nil
@@ -47,9 +56,13 @@ func (p *NetLatency) Filter(ctx context.Context, state fwk.CycleState, _ *corev1
 	if c == nil {
 		return nil
 	}
-	verdict := c.verdictOn(node.Node())
-	if verdict == placement.Within {
-		return nil
+	if c.demand.limited {
+		if verdict := c.verdictOn(node.Node()); verdict != placement.Within {
+			return c.demand.refusal(verdict)
+		}
 	}
-	return c.demand.refusal(verdict)
+	if c.bound != nil {
+		return p.outdone(ctx, state, pod, c.bound, c.costOf(node.Node()), node)
+	}
+	return nil
 }

@@ -152,7 +152,7 @@ func publishMetrics(ctx context.Context, p *NetLatency) {
 }
 
 var (
-	matrixAge       = gauge("netlatency_matrix_age_seconds", "Time since the matrix that the profile uses was built. There is none before the first.", "profile")
+	matrixAge       = gauge("netlatency_matrix_age_seconds", "Time since the newest round trip that the profile knows of was measured. There is none while it knows of no fresh one.", "profile")
 	matrixPairs     = gauge("netlatency_matrix_pairs", "Ordered pairs of nodes with a measurement in the matrix that the profile uses.", "profile")
 	sourceAgents    = gauge("netlatency_source_agents", "Nodes with an agent, of the source agents: all that are ready (known), and those that answered in the last round.", "profile", "state")
 	sourceFailures  = counter("netlatency_source_failures_total", "Reads of the source that failed, of an agent, a query or the file, by reason: port (the Service has none of that name), connect, timeout, status, query (the server refuses it), limit (too large), decode, identity (the agent speaks for another node), read (the file).", "profile", "source", "reason")
@@ -259,7 +259,9 @@ func (p *NetLatency) collect(ch chan<- metrics.Metric) {
 		ch <- d.metric(value, append([]string{p.metrics.profile}, labels...)...)
 	}
 	if matrix := p.feed.matrix.Load(); matrix != nil {
-		send(matrixAge, p.clock.Since(matrix.Taken()).Seconds())
+		if newest := matrix.Newest(); !newest.IsZero() {
+			send(matrixAge, p.clock.Since(newest).Seconds())
+		}
 		send(matrixPairs, float64(matrix.Pairs()))
 	}
 	stats := p.feed.source.Stats()

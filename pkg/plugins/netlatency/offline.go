@@ -7,8 +7,10 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
+	fwk "k8s.io/kube-scheduler/framework"
 	frameworkruntime "k8s.io/kubernetes/pkg/scheduler/framework/runtime"
 	"k8s.io/utils/clock"
 
@@ -20,13 +22,21 @@ import (
 
 // NewWithMatrix returns a factory of the plugin that takes matrix for what is
 // measured, whatever source the arguments name: for who wants to know what a
-// scheduler would do.
+// scheduler would do. The plugin leaves out no node that cannot be chosen: who
+// asks also wants to know what they are like.
 func NewWithMatrix(matrix *latency.Matrix) frameworkruntime.PluginFactory {
 	open := func(_ *config.NetLatencyArgs, _ kubernetes.Interface, _ func() []string, publish func(*latency.Matrix)) (matrixSource, error) {
 		publish(matrix)
 		return given{}, nil
 	}
-	return newFactory(open, clock.RealClock{})
+	factory := newFactory(open, clock.RealClock{})
+	return func(ctx context.Context, args runtime.Object, handle fwk.Handle) (fwk.Plugin, error) {
+		plugin, err := factory(ctx, args, handle)
+		if p, ok := plugin.(*NetLatency); ok && p != nil {
+			p.rateAll = true
+		}
+		return plugin, err
+	}
 }
 
 // given is the source of a matrix that is there already.

@@ -68,6 +68,11 @@ type NetLatency struct {
 	// cycle is the scheduling cycle that was prepared last.
 	cycle  atomic.Pointer[cycle]
 	scorer scorer
+	// rateAll keeps Filter from leaving out nodes that cannot be chosen.
+	rateAll    bool
+	othersOnce sync.Once
+	others     *competition
+	reserved   atomic.Pointer[string] // the node that was reserved last
 }
 
 var (

@@ -24,7 +24,7 @@ func (p *NetLatency) PreScore(ctx context.Context, state fwk.CycleState, pod *co
 		}
 	}()
 	c := p.cycleOf(state)
-	if c == nil { // no limit has made PreFilter look already
+	if c == nil { // no targets, or a profile without PreFilter
 		c = p.prepare(state, pod)
 	}
 	if c == nil {
@@ -72,7 +72,7 @@ func (p *NetLatency) ScoreExtensions() fwk.ScoreExtensions { return p }
 
 // NormalizeScore rates the costs of the nodes that the pod can go to against
 // the best of them.
-func (p *NetLatency) NormalizeScore(ctx context.Context, state fwk.CycleState, _ *corev1.Pod, scores fwk.NodeScoreList) *fwk.Status {
+func (p *NetLatency) NormalizeScore(ctx context.Context, state fwk.CycleState, pod *corev1.Pod, scores fwk.NodeScoreList) *fwk.Status {
 	defer func() {
 		if p.metrics.survived(ctx, "NormalizeScore", recover()) {
 			// A cost that is left in the list would fail the pod.
@@ -82,6 +82,7 @@ func (p *NetLatency) NormalizeScore(ctx context.Context, state fwk.CycleState, _
 		}
 	}()
 	if c := p.cycleOf(state); c != nil {
+		p.competition().observe(state, pod)
 		p.scorer.score(c.costs, p.band, scores, p.snapshot)
 	}
 	return nil

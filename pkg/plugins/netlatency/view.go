@@ -35,6 +35,8 @@ type view struct {
 	places     map[*corev1.Node]int32
 	groups     map[string]latency.NodeGroup
 	staleAfter time.Duration
+	// softTaints is whether a node has a taint that pods only prefer to avoid.
+	softTaints bool
 
 	mu        sync.Mutex // held to look and to note, never to compute
 	estimates map[latency.Statistic]*latency.Estimator
@@ -286,6 +288,7 @@ func (p *NetLatency) renew() *view {
 	v.groups = make(map[string]latency.NodeGroup, len(nodes))
 	for _, node := range nodes {
 		names = append(names, node.Name)
+		v.softTaints = v.softTaints || hasSoftTaint(node)
 		if group := topology.GroupOf(node, p.args.ProviderLabels); group != (latency.NodeGroup{}) {
 			v.groups[node.Name] = group
 		}
@@ -317,8 +320,12 @@ func (v *view) statistics() []latency.Statistic {
 	return slices.Collect(maps.Keys(v.estimates))
 }
 
+func hasSoftTaint(node *corev1.Node) bool {
+	return slices.ContainsFunc(node.Spec.Taints, func(t corev1.Taint) bool { return t.Effect == corev1.TaintEffectPreferNoSchedule })
+}
+
 // nodeHandler asks for a new view when a node comes or goes or changes its
-// group.
+// group, or a taint that matters.
 func (p *NetLatency) nodeHandler(ctx context.Context) cache.ResourceEventHandler {
 	return cache.ResourceEventHandlerFuncs{
 		AddFunc:    func(any) { wakeUp(p.wake) },
@@ -327,7 +334,8 @@ func (p *NetLatency) nodeHandler(ctx context.Context) cache.ResourceEventHandler
 			was, ok1 := before.(*corev1.Node)
 			is, ok2 := after.(*corev1.Node)
 			p.metrics.guard(ctx, "nodes", func(context.Context) {
-				if ok1 && ok2 && topology.GroupOf(was, p.args.ProviderLabels) != topology.GroupOf(is, p.args.ProviderLabels) {
+				if ok1 && ok2 && (hasSoftTaint(was) != hasSoftTaint(is) ||
+					topology.GroupOf(was, p.args.ProviderLabels) != topology.GroupOf(is, p.args.ProviderLabels)) {
 					wakeUp(p.wake)
 				}
 			})
