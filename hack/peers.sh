@@ -15,7 +15,7 @@ run() {
 	for round in 1 2 3; do
 		echo "# round $round of 3"
 		run plugin.test '^BenchmarkCycle$/^(1000|5000)nodes$/^(10|50)targets$/^warm$' 500ms
-		run plugin.test '^BenchmarkCycle$/^5000nodes$/^50targets$/^(score|target-moved|matrix-changed)$' 500ms
+		run plugin.test '^BenchmarkCycle$/^5000nodes$/^50targets$/^(cold|score|target-moved|matrix-changed)$' 500ms
 		run test-peers.test '^BenchmarkNetworkOverhead$' 1s
 	done
 	run test-peers.test '^BenchmarkPlacement$' 1x

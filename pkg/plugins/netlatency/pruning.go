@@ -23,10 +23,10 @@ import (
 // although latency has decided most: where all that the others can say is worth
 // a doubling or two of the distance, a node that is four times as far as one
 // that is free has lost. Filter leaves such nodes out, as soon as it has come to
-// the free one, and asks the other filters whether that is so; before these in
-// the profile it spares them the rest. That changes no choice: the node that is left out has a lower
-// total than the nearest free one, whatever the others say of both, and what
-// they say of the rest does not depend on it.
+// the free one, of which it asks the other filters; before these in the profile
+// it spares them the rest. That changes no choice: the node that is left out has
+// a lower total than the nearest free one, whatever the others say of both, and
+// what they say of the rest does not depend on it.
 //
 // It is done only where all of that is certain, and where it is worth the look
 // at each node; all other pods pass Filter as if there were none.

@@ -29,6 +29,7 @@ import (
 	"k8s.io/kubernetes/pkg/scheduler/framework/plugins/nodevolumelimits"
 	frameworkruntime "k8s.io/kubernetes/pkg/scheduler/framework/runtime"
 	st "k8s.io/kubernetes/pkg/scheduler/testing"
+	tf "k8s.io/kubernetes/pkg/scheduler/testing/framework"
 	"k8s.io/kubernetes/pkg/scheduler/util/assumecache"
 )
 
@@ -59,6 +60,8 @@ type terrain struct {
 	weight   int32         // of NetLatency
 	promised nominated
 	change   func(*schedulerconfig.KubeSchedulerProfile)
+	// extenders are other programs that the scheduler asks.
+	extenders []fwk.Extender
 }
 
 // promise gives the room of some nodes to pods that are to be preferred.
@@ -126,6 +129,7 @@ func newContest(t *testing.T, s terrain) *contest {
 		frameworkruntime.WithEventRecorder(events.NewFakeRecorder(1000)),
 		frameworkruntime.WithSnapshotSharedLister(snapshot),
 		frameworkruntime.WithPodNominator(s.promised),
+		frameworkruntime.WithExtenders(s.extenders),
 		frameworkruntime.WithSharedDRAManager(dynamicresources.NewDRAManager(ctx, claims, slices, factory)),
 		frameworkruntime.WithSharedCSIManager(nodevolumelimits.NewCSIManager(factory.Storage().V1().CSINodes().Lister())),
 	)
@@ -346,6 +350,8 @@ func TestWhenNodesAreLeftOut(t *testing.T) {
 	}
 	tainted := twoTiers(150)
 	tainted.nodes[7].Spec.Taints = []corev1.Taint{{Key: "busy", Effect: corev1.TaintEffectPreferNoSchedule}}
+	extended := twoTiers(150)
+	extended.extenders = []fwk.Extender{&tf.FakeExtender{}}
 	for name, test := range map[string]struct {
 		terrain terrain
 		pod     *corev1.Pod
@@ -368,6 +374,7 @@ func TestWhenNodesAreLeftOut(t *testing.T) {
 		"a filter that is not of Kubernetes": {changed(func(p *schedulerconfig.KubeSchedulerProfile) {
 			p.Plugins.Filter.Enabled = []schedulerconfig.Plugin{{Name: "Foreign"}}
 		}), plain().Obj(), false},
+		"an extender":               {extended, plain().Obj(), false},
 		"latency counts for little": {func() terrain { s := twoTiers(150); s.weight = 2; return s }(), plain().Obj(), false},
 	} {
 		t.Run(name, func(t *testing.T) {
