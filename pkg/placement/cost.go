@@ -1,6 +1,7 @@
 package placement
 
 import (
+	"slices"
 	"time"
 
 	"github.com/netlatency/netlatency/pkg/latency"
@@ -18,6 +19,7 @@ type Costs struct {
 	targets []*Latencies // those that run somewhere
 	missing []string
 	cost    []time.Duration
+	sorted  []time.Duration // cost in ascending order
 	known   int
 	best    int // the node with the lowest cost; -1 while none is known
 	limits  limits
@@ -45,6 +47,8 @@ func NewCosts(nodes *Nodes, targets []*Latencies) *Costs {
 			c.best = i
 		}
 	}
+	c.sorted = slices.Clone(c.cost)
+	slices.Sort(c.sorted)
 	return c
 }
 
@@ -79,6 +83,20 @@ func (c *Costs) Of(name string) time.Duration {
 		return Unknown
 	}
 	return c.cost[i]
+}
+
+// Nearest is the cost of the n-th nearest node, from 1 to the number of nodes;
+// Unknown where fewer are known.
+func (c *Costs) Nearest(n int) time.Duration { return c.sorted[n-1] }
+
+// Beyond is how many nodes cost more than limit, those of Unknown cost among them;
+// none does more than Unknown.
+func (c *Costs) Beyond(limit time.Duration) int {
+	if limit == Unknown {
+		return 0
+	}
+	within, _ := slices.BinarySearch(c.sorted, limit+1)
+	return len(c.sorted) - within
 }
 
 // Known is the number of nodes of which the cost is known.

@@ -208,3 +208,19 @@ func TestNodesKeepTheirNamesToThemselves(t *testing.T) {
 		t.Errorf("nodes are %q, want %q", got, want)
 	}
 }
+
+func TestHowManyNodesAreHowFar(t *testing.T) {
+	c := costs([]string{"a", "b", "c", "store", "dark"}, measured(map[latency.Pair]time.Duration{
+		{Node: "a", Peer: "store"}: 3 * ms, {Node: "b", Peer: "store"}: 1 * ms, {Node: "c", Peer: "store"}: 3 * ms,
+	}), placement.Target{Name: "qdrant", Replicas: replicas("store")})
+	for i, want := range []time.Duration{0, 1 * ms, 3 * ms, 3 * ms, placement.Unknown} {
+		if got := c.Nearest(i + 1); got != want {
+			t.Errorf("Nearest(%d) is %v, want %v", i+1, got, want)
+		}
+	}
+	for limit, want := range map[time.Duration]int{-1: 5, 0: 4, 1 * ms: 3, 3*ms - 1: 3, 3 * ms: 1, placement.Unknown: 0} {
+		if got := c.Beyond(limit); got != want {
+			t.Errorf("%d nodes are beyond %v, want %d", got, limit, want)
+		}
+	}
+}

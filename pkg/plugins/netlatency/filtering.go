@@ -24,19 +24,18 @@ func (p *NetLatency) PreFilter(ctx context.Context, state fwk.CycleState, pod *c
 	if d == nil {
 		return nil, fwk.NewStatus(fwk.Skip)
 	}
-	if !d.limited {
-		c := p.begin(state, d)
-		if c.bound = p.boundFor(state, pod, c); c.bound == nil {
-			return nil, fwk.NewStatus(fwk.Skip)
-		}
-		return nil, nil
-	}
 	// In this order: who publishes stores the view, and then looks for who is
 	// waiting. A change is so seen here or there.
-	p.waiting.enter(pod)
+	if d.limited {
+		p.waiting.enter(pod)
+	}
 	c := p.begin(state, d)
-	p.waiting.saw(pod.UID, c.costs)
-	c.bound = p.boundFor(state, pod, c)
+	if d.limited {
+		p.waiting.saw(pod.UID, c.costs)
+	}
+	if c.bound = p.boundFor(state, pod, c); c.bound == nil && !d.limited {
+		return nil, fwk.NewStatus(fwk.Skip)
+	}
 	return nil, nil
 }
 

@@ -41,19 +41,9 @@ type competition struct {
 	reach  int64
 	scores []string // the other plugins that score
 
-	mu sync.Mutex
 	// seen is those of them that had a say about a plain pod; nil before the first
-	// was rated.
+	// was rated. Cycles of a profile come one after the other.
 	seen atomic.Pointer[sets.Set[string]]
-
-	// What was counted last, which is the same until a target moves.
-	counted atomic.Pointer[count]
-}
-
-// count is whether it is worth it to look for nodes that cannot be chosen.
-type count struct {
-	costs *placement.Costs
-	worth bool
 }
 
 var (
@@ -84,14 +74,13 @@ func (p *NetLatency) competition() *competition {
 		}
 		plugins := profile.ListPlugins()
 		for _, s := range plugins.Score.Enabled {
-			switch {
-			case s.Name == Name:
+			if s.Name == Name {
 				p.others.weight = int64(s.Weight)
-			case local.Has(s.Name):
+				continue
+			}
+			p.others.scores = append(p.others.scores, s.Name)
+			if local.Has(s.Name) {
 				p.others.reach += int64(s.Weight) * fwk.MaxScore
-				fallthrough
-			default:
-				p.others.scores = append(p.others.scores, s.Name)
 			}
 		}
 		p.others.fair = p.others.weight > 0 &&
@@ -105,26 +94,21 @@ func (f *competition) observe(state fwk.CycleState, pod *corev1.Pod) {
 	if !f.fair || !isPlain(pod) {
 		return
 	}
-	seen := f.seen.Load()
-	skipped := state.GetSkipScorePlugins()
+	seen, skipped := f.seen.Load(), state.GetSkipScorePlugins()
+	var more []string
 	for _, name := range f.scores {
-		if seen != nil && (seen.Has(name) || skipped.Has(name)) {
-			continue
+		if !skipped.Has(name) && (seen == nil || !seen.Has(name)) {
+			more = append(more, name)
 		}
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		all := sets.New[string]()
-		if seen = f.seen.Load(); seen != nil {
-			all = seen.Clone()
-		}
-		for _, name := range f.scores {
-			if !skipped.Has(name) {
-				all.Insert(name)
-			}
-		}
-		f.seen.Store(&all)
+	}
+	if seen != nil && len(more) == 0 {
 		return
 	}
+	all := sets.New(more...)
+	if seen != nil {
+		all = all.Union(*seen)
+	}
+	f.seen.Store(&all)
 }
 
 // onlyLocal reports whether of a plain pod, as far as is known, only plugins of
@@ -176,7 +160,6 @@ func isPlain(pod *corev1.Pod) bool {
 
 // bound is the farthest that a node of one cycle may be to be chosen.
 type bound struct {
-	band   placement.Band
 	points int64 // that a node must lack to have lost
 
 	// The lowest cost of the nodes that are free, as far as Filter has come, and
@@ -195,16 +178,10 @@ func (p *NetLatency) boundFor(state fwk.CycleState, pod *corev1.Pod, c *cycle) *
 	if c.view.matrix.Pairs() == 0 || c.costs.Known() == 0 || len(c.costs.Uninformed()) > 0 {
 		return nil
 	}
-	points := f.reach/f.weight + 1
-	known := f.counted.Load()
-	if known == nil || known.costs != c.costs {
-		known = &count{c.costs, p.isWorth(c.costs, points)}
-		f.counted.Store(known)
-	}
-	if !known.worth {
+	b := &bound{points: f.reach/f.weight + 1}
+	if !p.isWorth(c.costs, b.points) {
 		return nil
 	}
-	b := &bound{band: p.band, points: points}
 	b.free.Store(math.MaxInt64)
 	b.farthest.Store(math.MaxInt64)
 	return b
@@ -213,29 +190,24 @@ func (p *NetLatency) boundFor(state fwk.CycleState, pod *corev1.Pod, c *cycle) *
 // isWorth reports whether many nodes are too far beside the nearest hundred. That
 // the very nearest is free, where a target runs, is not to be expected.
 func (p *NetLatency) isWorth(costs *placement.Costs, points int64) bool {
-	sorted := make([]time.Duration, costs.Nodes().Len())
-	if len(sorted) < 2*minOfEach {
+	all := costs.Nodes().Len()
+	if all < 2*minOfEach {
 		return false
 	}
-	for i := range sorted {
-		sorted[i] = costs.At(i)
-	}
-	slices.Sort(sorted)
-	farthest := p.band.Farthest(sorted[minOfEach-1], points)
-	near, _ := slices.BinarySearch(sorted, farthest)
-	return len(sorted)-near >= max(minOfEach, len(sorted)/8)
+	return costs.Beyond(p.band.Farthest(costs.Nearest(minOfEach), points)) >= max(minOfEach, all/8)
 }
 
 // isBeyond reports whether a node that costs this has lost.
 func (b *bound) isBeyond(cost time.Duration) bool { return int64(cost) > b.farthest.Load() }
 
-// lower notes that a node that costs this is free.
-func (b *bound) lower(cost time.Duration) {
+// lower notes that a node that costs this is free, beside which none can be chosen
+// that costs more than farthest.
+func (b *bound) lower(cost, farthest time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if int64(cost) < b.free.Load() {
 		b.free.Store(int64(cost))
-		b.farthest.Store(int64(b.band.Farthest(cost, b.points)))
+		b.farthest.Store(int64(farthest))
 	}
 }
 
@@ -269,7 +241,7 @@ func (p *NetLatency) outdone(ctx context.Context, state fwk.CycleState, pod *cor
 		return fwk.NewStatus(fwk.Unschedulable, reasonOutdone)
 	}
 	if int64(cost) < b.free.Load() && p.isFree(ctx, state, pod, node) {
-		b.lower(cost)
+		b.lower(cost, p.band.Farthest(cost, b.points))
 	}
 	return nil
 }

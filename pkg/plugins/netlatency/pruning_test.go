@@ -150,10 +150,14 @@ func newContest(t *testing.T, s terrain) *contest {
 	return c
 }
 
-// foreign is a filter that is none of Kubernetes'.
+// foreign filters and scores, and is none of Kubernetes'.
 type foreign struct{}
 
 func (foreign) Name() string { return "Foreign" }
+func (foreign) Score(context.Context, fwk.CycleState, *corev1.Pod, fwk.NodeInfo) (int64, *fwk.Status) {
+	return 0, nil
+}
+func (foreign) ScoreExtensions() fwk.ScoreExtensions { return nil }
 func (foreign) Filter(context.Context, fwk.CycleState, *corev1.Pod, fwk.NodeInfo) *fwk.Status {
 	return nil
 }
@@ -373,6 +377,9 @@ func TestWhenNodesAreLeftOut(t *testing.T) {
 		"nodes that pods prefer to avoid": {tainted, plain().Obj(), false},
 		"a filter that is not of Kubernetes": {changed(func(p *schedulerconfig.KubeSchedulerProfile) {
 			p.Plugins.Filter.Enabled = []schedulerconfig.Plugin{{Name: "Foreign"}}
+		}), plain().Obj(), false},
+		"a score that is not of Kubernetes": {changed(func(p *schedulerconfig.KubeSchedulerProfile) {
+			p.Plugins.Score.Enabled = []schedulerconfig.Plugin{{Name: "Foreign", Weight: 1}}
 		}), plain().Obj(), false},
 		"an extender":               {extended, plain().Obj(), false},
 		"latency counts for little": {func() terrain { s := twoTiers(150); s.weight = 2; return s }(), plain().Obj(), false},

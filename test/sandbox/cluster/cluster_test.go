@@ -52,7 +52,7 @@ func fuzzing() bool { return flag.Lookup("test.fuzz").Value.String() != "" }
 func startTestCluster(t *testing.T, n int, kubeRay bool) *Cluster {
 	t.Helper()
 	if testing.Short() {
-		t.Skip("starts a whole cluster")
+		t.Skip("starts a whole cluster, which -short leaves out")
 	}
 	root, err := repositoryRoot(t.Context())
 	if err != nil {
